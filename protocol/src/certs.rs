@@ -1,0 +1,329 @@
+//! Who may talk to whom: certificates of the pool's own CA, with a role.
+//!
+//! A keys directory holds `ca.pem`, `cert.pem` and `key.pem`. The role is the certificate's
+//! extended key usage (RFC 5280, 4.2.1.12): serverAuth for a server, clientAuth for a client, so
+//! that ordinary TLS verification enforces it. Every server certificate carries the name
+//! [`SERVER_NAME`]: a client trusts the pool, not an address, and one certificate goes on
+//! working when its machine gets another.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionError, TransportErrorCode};
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::endpoint;
+
+/// The name that every server certificate of every pool carries.
+pub const SERVER_NAME: &str = "server.rampool";
+
+/// The pool's CA certificate in a keys directory.
+pub const CA_FILE: &str = "ca.pem";
+/// The certificate of this machine in a keys directory.
+pub const CERT_FILE: &str = "cert.pem";
+/// The private key of this machine in a keys directory.
+pub const KEY_FILE: &str = "key.pem";
+
+const ALPN: &[u8] = b"rampool";
+
+/// What a certificate allows its holder to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Mounts, puts and gets.
+    Client,
+    /// Lends memory.
+    Server,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
+    }
+}
+
+/// The keys of one machine, loaded and found usable for a role.
+#[derive(Debug)]
+pub struct Identity {
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// Why a keys directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// A file is missing or unreadable.
+    #[error("cannot read {}: {source}; make keys with 'rampool keys init' and 'rampool keys issue'", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The private key can be read by others than its owner.
+    #[error("{} can be read by others (mode {mode:03o}); run: chmod 600 {}", path.display(), path.display())]
+    Exposed {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file holds no certificate or key.
+    #[error("{} holds no usable {what}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// Why it does not.
+        reason: String,
+    },
+    /// The certificate is for the other role.
+    #[error("the certificate in {} is not for a {wanted}; issue one with 'rampool keys issue DIR NAME --role {wanted}'", path.display())]
+    Role {
+        /// The certificate.
+        path: PathBuf,
+        /// The role it should have.
+        wanted: Role,
+    },
+    /// The certificate is no longer, or not yet, valid.
+    #[error("the certificate in {} is valid from {from} to {to} only; check the clock or issue a new one", path.display())]
+    Expired {
+        /// The certificate.
+        path: PathBuf,
+        /// Start of validity.
+        from: String,
+        /// End of validity.
+        to: String,
+    },
+    /// Certificate, key and CA do not belong together.
+    #[error("the keys in {} do not fit together: {reason}", dir.display())]
+    Mismatch {
+        /// The keys directory.
+        dir: PathBuf,
+        /// What TLS says about them.
+        reason: String,
+    },
+}
+
+/// What a certificate says, for people.
+#[derive(Clone, Debug)]
+pub struct CertificateFacts {
+    /// The name it was issued to.
+    pub name: String,
+    /// The pool's CA.
+    pub issuer: String,
+    /// None for the CA itself.
+    pub role: Option<Role>,
+    /// First and last moment of validity.
+    pub validity: (String, String),
+    /// Whether now is within them.
+    pub valid_now: bool,
+}
+
+impl Identity {
+    /// Loads `ca.pem`, `cert.pem` and `key.pem` from `dir` and checks that they serve `role`.
+    pub fn load(dir: &Path, role: Role) -> Result<Self, KeysError> {
+        let ca = read_certificate(&dir.join(CA_FILE))?;
+        let cert_path = dir.join(CERT_FILE);
+        let cert = read_certificate(&cert_path)?;
+        let key = read_key(&dir.join(KEY_FILE))?;
+
+        let facts = facts(&cert_path, &cert)?;
+        if facts.role != Some(role) {
+            return Err(KeysError::Role { path: cert_path, wanted: role });
+        }
+        if !facts.valid_now {
+            let (from, to) = facts.validity;
+            return Err(KeysError::Expired { path: cert_path, from, to });
+        }
+
+        let mut roots = RootCertStore::empty();
+        roots.add(ca).map_err(|error| KeysError::Malformed {
+            path: dir.join(CA_FILE),
+            what: "CA certificate",
+            reason: error.to_string(),
+        })?;
+        let identity = Self { roots: Arc::new(roots), chain: vec![cert], key };
+        // A key that does not fit its certificate shows here, not at the first connection.
+        match role {
+            Role::Client => identity.client_tls().map(drop),
+            Role::Server => identity.server_tls().map(drop),
+        }
+        .map_err(|error| KeysError::Mismatch { dir: dir.to_owned(), reason: error.to_string() })?;
+        Ok(identity)
+    }
+
+    /// What a client connects with. The identity must have been loaded as a client's.
+    pub fn client_config(&self) -> quinn::ClientConfig {
+        let tls = self.client_tls().expect("built once when the identity was loaded");
+        let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3 with AES-128-GCM is offered");
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(endpoint::transport_config());
+        config
+    }
+
+    /// What a server accepts with. The identity must have been loaded as a server's.
+    pub fn server_config(&self) -> quinn::ServerConfig {
+        let tls = self.server_tls().expect("built once when the identity was loaded");
+        let crypto = QuicServerConfig::try_from(tls).expect("TLS 1.3 with AES-128-GCM is offered");
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(endpoint::transport_config());
+        config
+    }
+
+    fn client_tls(&self) -> Result<rustls::ClientConfig, rustls::Error> {
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(self.roots.clone())
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(tls)
+    }
+
+    fn server_tls(&self) -> Result<rustls::ServerConfig, rustls::Error> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(tls)
+    }
+}
+
+/// Reads the certificate at `path` and says what it is.
+pub fn describe(path: &Path) -> Result<CertificateFacts, KeysError> {
+    facts(path, &read_certificate(path)?)
+}
+
+/// The name in the certificate that the peer showed.
+pub fn peer_name(connection: &quinn::Connection) -> Option<String> {
+    let identity = connection.peer_identity()?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
+    common_name(parsed.subject())
+}
+
+/// Why a connection could not be made or was lost, in words that say what to do. `peer` is what
+/// the other end is to us.
+pub fn explain(error: &ConnectionError, peer: Role) -> String {
+    match error {
+        ConnectionError::TransportError(ours) => match refusal(ours.code) {
+            Some(why) => format!("refused the {peer}'s certificate: {why}"),
+            None => ours.to_string(),
+        },
+        ConnectionError::ConnectionClosed(theirs) => match refusal(theirs.error_code) {
+            Some(why) => format!("the {peer} refused our certificate: {why}"),
+            None => theirs.to_string(),
+        },
+        ConnectionError::ApplicationClosed(closed) => {
+            format!("the {peer} closed the connection: {}", String::from_utf8_lossy(&closed.reason))
+        }
+        ConnectionError::TimedOut => format!("the {peer} does not answer"),
+        other => other.to_string(),
+    }
+}
+
+/// TLS alerts (RFC 8446, 6.2) as rustls raises them for a certificate.
+fn refusal(code: TransportErrorCode) -> Option<&'static str> {
+    const CERTIFICATE_ALERTS: [(u8, &str); 7] = [
+        (42, "it is damaged"),
+        (43, "it has the wrong role; issue one with the right --role"),
+        (45, "it has expired or is not valid yet; check the clock or issue a new one"),
+        (46, "it cannot be verified"),
+        (48, "it is of another pool; both sides need keys of the same CA ('rampool keys show')"),
+        (51, "it is not signed by this pool's CA"),
+        (116, "there was none; both sides need --keys"),
+    ];
+    CERTIFICATE_ALERTS
+        .iter()
+        .find(|(alert, _)| TransportErrorCode::crypto(*alert) == code)
+        .map(|&(_, why)| why)
+}
+
+/// AES-128-GCM first: the blocks are sealed with AES-256 already, and it is the fastest.
+fn provider() -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = vec![
+        aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+    ];
+    Arc::new(provider)
+}
+
+fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, KeysError> {
+    let pem = read(path)?;
+    CertificateDer::from_pem_slice(&pem).map_err(|error| KeysError::Malformed {
+        path: path.to_owned(),
+        what: "certificate",
+        reason: error.to_string(),
+    })
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, KeysError> {
+    let pem = read(path)?;
+    let metadata =
+        fs::metadata(path).map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeysError::Exposed { path: path.to_owned(), mode });
+    }
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| KeysError::Malformed {
+        path: path.to_owned(),
+        what: "private key",
+        reason: error.to_string(),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, KeysError> {
+    fs::read(path).map_err(|source| KeysError::Read { path: path.to_owned(), source })
+}
+
+fn facts(path: &Path, der: &CertificateDer<'_>) -> Result<CertificateFacts, KeysError> {
+    let malformed = |reason: String| KeysError::Malformed {
+        path: path.to_owned(),
+        what: "certificate",
+        reason,
+    };
+    let (_, parsed) =
+        X509Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
+    let usage = parsed
+        .extended_key_usage()
+        .map_err(|error| malformed(error.to_string()))?
+        .map(|usage| (usage.value.client_auth, usage.value.server_auth));
+    Ok(CertificateFacts {
+        name: common_name(parsed.subject()).unwrap_or_default(),
+        issuer: common_name(parsed.issuer()).unwrap_or_default(),
+        role: match usage {
+            Some((true, _)) => Some(Role::Client),
+            Some((_, true)) => Some(Role::Server),
+            _ => None,
+        },
+        validity: (
+            parsed.validity().not_before.to_string(),
+            parsed.validity().not_after.to_string(),
+        ),
+        valid_now: parsed.validity().is_valid(),
+    })
+}
+
+fn common_name(name: &x509_parser::x509::X509Name<'_>) -> Option<String> {
+    let value = name.iter_common_name().next()?;
+    value.as_str().ok().map(str::to_owned)
+}

@@ -1,0 +1,154 @@
+//! Control messages: who is there and what it lends.
+//!
+//! On the control stream each message is a length (u32, little-endian) and so many bytes of
+//! bincode. bincode 1.3.3 is finished rather than maintained (RUSTSEC-2025-0141); this module is
+//! the only place that uses it, always with a size limit.
+
+use bincode::Options as _;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version of frames and messages. Raised when either changes in a way that an older peer
+/// would misread.
+pub const VERSION: u16 = 1;
+
+/// The longest control message.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// Names one mount for as long as it lives. Blocks of different mounts never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MountId(pub [u8; 16]);
+
+/// What a client says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToServer {
+    /// The first message of a connection.
+    Hello {
+        /// The client's [`VERSION`].
+        version: u16,
+        /// The mount that will put and get.
+        mount: MountId,
+    },
+}
+
+/// What a server says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToClient {
+    /// The answer to a hello: data streams may be opened.
+    Welcome {
+        /// The server's [`VERSION`].
+        version: u16,
+        /// What the server lends now; repeated as [`ToClient::Lending`] when it changes.
+        lending: Lending,
+    },
+    /// What the server lends has changed.
+    Lending(Lending),
+}
+
+/// How much a server lends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lending {
+    /// The most that it will hold, in bytes of blocks: its weight in the choice of servers.
+    pub capacity_bytes: u64,
+    /// True while it takes no new blocks.
+    pub pausing: bool,
+}
+
+/// Why an end of the connection closed it: QUIC application error codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CloseCode {
+    /// The mount or the server ends.
+    Done = 0,
+    /// The peer speaks another [`VERSION`].
+    Version = 1,
+    /// The peer broke the protocol; the reason says how.
+    Protocol = 2,
+    /// The server serves as many clients as it may.
+    Busy = 3,
+}
+
+impl From<CloseCode> for quinn::VarInt {
+    fn from(code: CloseCode) -> Self {
+        Self::from_u32(code as u32)
+    }
+}
+
+/// Why a control message was refused. The connection that sent it is closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// Longer than [`MESSAGE_BYTES_MAX`].
+    #[error("a control message of {0} bytes, where {MESSAGE_BYTES_MAX} are allowed")]
+    TooLong(usize),
+    /// Not a message that we know.
+    #[error("a control message that makes no sense: {0}")]
+    Malformed(String),
+}
+
+/// A message with its length in front, ready to be written to the control stream.
+pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
+    let body = options().serialize(message).expect("our own messages are small and serialisable");
+    let mut bytes = u32::try_from(body.len()).expect("limited to 16 KiB").to_le_bytes().to_vec();
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// Reads the length in front of a message and checks it against the limit.
+pub fn parse_length(bytes: [u8; 4]) -> Result<usize, ControlError> {
+    let length = u32::from_le_bytes(bytes) as usize;
+    if length > MESSAGE_BYTES_MAX { Err(ControlError::TooLong(length)) } else { Ok(length) }
+}
+
+/// Reads a message, without the length in front. Trailing bytes are refused.
+pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, ControlError> {
+    if body.len() > MESSAGE_BYTES_MAX {
+        return Err(ControlError::TooLong(body.len()));
+    }
+    options().deserialize(body).map_err(|error| ControlError::Malformed(error.to_string()))
+}
+
+fn options() -> impl bincode::Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MESSAGE_BYTES_MAX as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_read_back_as_they_were_written() {
+        let hello = ToServer::Hello { version: VERSION, mount: MountId([7; 16]) };
+        let bytes = encode(&hello);
+        let length = parse_length(bytes[..4].try_into().unwrap()).unwrap();
+        assert_eq!(length, bytes.len() - 4);
+        assert_eq!(decode::<ToServer>(&bytes[4..]), Ok(hello));
+
+        let lending = Lending { capacity_bytes: 2 << 30, pausing: true };
+        let welcome = ToClient::Welcome { version: VERSION, lending };
+        assert_eq!(decode::<ToClient>(&encode(&welcome)[4..]), Ok(welcome));
+    }
+
+    #[test]
+    fn what_is_too_long_or_has_a_tail_is_refused() {
+        assert_eq!(
+            parse_length(u32::MAX.to_le_bytes()),
+            Err(ControlError::TooLong(u32::MAX as usize))
+        );
+        let mut bytes = encode(&ToClient::Lending(Lending { capacity_bytes: 1, pausing: false }));
+        bytes.push(0);
+        assert!(matches!(decode::<ToClient>(&bytes[4..]), Err(ControlError::Malformed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read_back(body in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(message) = decode::<ToClient>(&body) {
+                prop_assert_eq!(&encode(&message)[4..], &body[..]);
+            }
+            if let Ok(message) = decode::<ToServer>(&body) {
+                prop_assert_eq!(&encode(&message)[4..], &body[..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! How a daemon tells about itself: one JSON document over a Unix socket.
+//!
+//! Whoever connects is sent the document, and the connection is closed; nothing is read from it.
+//! The socket is its owner's alone (mode 0600).
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// A peer that does not take its document within this time is left.
+const PEER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A status socket that is being served. Dropping it ends the service and removes the file.
+#[derive(Debug)]
+pub struct StatusSocket {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl StatusSocket {
+    /// Serves `document()` at `path`, from a thread of its own.
+    ///
+    /// # Errors
+    /// `AddrInUse` when a living daemon serves there; a socket that a dead one left is replaced.
+    pub fn serve(
+        path: PathBuf,
+        document: impl Fn() -> String + Send + 'static,
+    ) -> io::Result<Self> {
+        if let Some(dir) = path.parent() {
+            make_private_directory(dir)?;
+        }
+        if UnixStream::connect(&path).is_ok() {
+            return Err(io::Error::from(io::ErrorKind::AddrInUse));
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let server = thread::Builder::new().name("status".to_owned()).spawn(move || {
+            for peer in listener.incoming() {
+                if stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                // A peer that goes away early is its own affair.
+                if let Ok(mut peer) = peer {
+                    let _ = peer.set_write_timeout(Some(PEER_TIMEOUT));
+                    let _ = peer.write_all(document().as_bytes());
+                }
+            }
+        })?;
+        Ok(Self { path, stop, server: Some(server) })
+    }
+}
+
+impl Drop for StatusSocket {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // The thread waits in accept(2): a connection of our own wakes it.
+        let woken = UnixStream::connect(&self.path).is_ok();
+        if let Some(server) = self.server.take()
+            && woken
+        {
+            let _ = server.join();
+        }
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Reads the document that the daemon at `path` serves.
+///
+/// # Errors
+/// `NotFound` or `ConnectionRefused` when no daemon is there.
+pub fn fetch(path: &Path) -> io::Result<String> {
+    let mut peer = UnixStream::connect(path)?;
+    peer.set_read_timeout(Some(PEER_TIMEOUT))?;
+    let mut document = String::new();
+    peer.read_to_string(&mut document)?;
+    Ok(document)
+}
+
+/// Where this user's daemons have their sockets: `/run/rampool` for root, else
+/// `$XDG_RUNTIME_DIR/rampool`, else a directory under `/tmp` that carries the user's number.
+pub fn directory(uid: u32) -> PathBuf {
+    if uid == 0 {
+        return PathBuf::from("/run/rampool");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir).join("rampool"),
+        _ => PathBuf::from(format!("/tmp/rampool-{uid}")),
+    }
+}
+
+/// Makes `dir` with mode 0700, or finds it. One that is not a directory of ours is refused: under
+/// `/tmp` anybody could have put it there.
+fn make_private_directory(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o700)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = fs::symlink_metadata(dir)?;
+            let ours = fs::metadata("/proc/self").map_or(found.uid(), |own| own.uid());
+            if found.is_dir() && found.uid() == ours {
+                Ok(())
+            } else {
+                Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!("{} is not a directory of ours", dir.display()),
+                ))
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_served_until_the_socket_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/status.sock");
+        let socket = StatusSocket::serve(path.clone(), || "{}".to_owned()).unwrap();
+        assert_eq!(fetch(&path).unwrap(), "{}");
+        let second = StatusSocket::serve(path.clone(), String::new);
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(socket);
+        assert_eq!(fetch(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_socket_that_a_dead_daemon_left_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("status.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let _socket = StatusSocket::serve(path.clone(), || "new".to_owned()).unwrap();
+        assert_eq!(fetch(&path).unwrap(), "new");
+    }
+}
