@@ -1,0 +1,285 @@
+//! The arena: the memory of the local cache, in slots of one block.
+//!
+//! A slot is either free, or filled by one owner ([`Empty`]), or published and read by many
+//! ([`Block`]); it goes back to the free list when the last reader lets go. Slots are given out
+//! in the order in which they came back, so that runs of neighbours stay neighbours in memory
+//! and a long read can be answered with one slice.
+//!
+//! The arena lives as long as the process: blocks are handed between threads without counting
+//! references to the arena itself.
+
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::fmt;
+use std::io::IoSliceMut;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use parking_lot::Mutex;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+use crate::block::BLOCK_SIZE;
+
+/// Huge pages begin at multiples of this.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Memory for so many blocks.
+pub(crate) struct Arena {
+    base: NonNull<u8>,
+    /// How many hold each slot: 0 is free.
+    holders: Box<[AtomicU32]>,
+    free: Mutex<VecDeque<u32>>,
+}
+
+/// A slot that one owner fills.
+pub(crate) struct Empty(Block);
+
+/// A published block: read by any number of holders, changed by none.
+pub(crate) struct Block {
+    arena: &'static Arena,
+    slot: SlotId,
+}
+
+/// The number of a slot in its arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotId(u32);
+
+// SAFETY: the arena's memory is reached through Empty (one owner) and Block (read only) alone.
+unsafe impl Send for Arena {}
+// SAFETY: as above; the counts are atomic and the free list is locked.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Maps memory for `slots` blocks. It becomes resident as it is first used.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub(crate) fn new(slots: u32) -> std::io::Result<&'static Self> {
+        let bytes = slots as usize * BLOCK_SIZE;
+        // SAFETY: a new anonymous mapping, which touches no memory of ours.
+        let start = unsafe {
+            mmap_anonymous(
+                ptr::null_mut(),
+                bytes + HUGE_PAGE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        let aligned = start.map_addr(|addr| addr.next_multiple_of(HUGE_PAGE));
+        // Huge pages make copies to and from the kernel cheaper; without them all still works.
+        // SAFETY: the advice changes no contents, and the range lies within the mapping.
+        let _ = unsafe { madvise(aligned, bytes, Advice::LinuxHugepage) };
+        Ok(Box::leak(Box::new(Self {
+            base: NonNull::new(aligned.cast()).expect("mmap never returns null"),
+            holders: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            free: Mutex::new((0..slots).collect()),
+        })))
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// How many slots are free.
+    #[cfg(test)]
+    fn free(&self) -> usize {
+        self.free.lock().len()
+    }
+
+    /// Up to `count` free slots, the longest free first.
+    pub(crate) fn take(&'static self, count: usize) -> Vec<Empty> {
+        let mut free = self.free.lock();
+        let count = count.min(free.len());
+        free.drain(..count)
+            .map(|slot| {
+                self.holders[slot as usize].store(1, Ordering::Relaxed);
+                Empty(Block { arena: self, slot: SlotId(slot) })
+            })
+            .collect()
+    }
+
+    fn address(&self, slot: SlotId) -> NonNull<[u8; BLOCK_SIZE]> {
+        // SAFETY: slot ids are made by `take` only, so the result lies within the mapping.
+        unsafe { self.base.add(slot.0 as usize * BLOCK_SIZE) }.cast()
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena").field("slots", &self.slots()).finish_non_exhaustive()
+    }
+}
+
+impl Empty {
+    /// The bytes to fill. They hold whatever the slot held before.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; BLOCK_SIZE] {
+        // SAFETY: an Empty is the only holder of its slot.
+        unsafe { self.0.arena.address(self.0.slot).as_mut() }
+    }
+
+    /// Makes it readable by many and changeable by none.
+    pub(crate) fn publish(self) -> Block {
+        self.0
+    }
+}
+
+/// The slots as buffers for one scattered read; neighbours in memory become one buffer.
+pub(crate) fn scatter(slots: &mut [Empty]) -> Vec<IoSliceMut<'_>> {
+    let mut buffers: Vec<(NonNull<u8>, usize)> = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let start = slot.0.arena.address(slot.0.slot).cast::<u8>();
+        match buffers.last_mut() {
+            // SAFETY: the result is at most one past the end of memory held by `slots`.
+            Some((base, len)) if unsafe { base.add(*len) } == start => *len += BLOCK_SIZE,
+            _ => buffers.push((start, BLOCK_SIZE)),
+        }
+    }
+    buffers
+        .into_iter()
+        .map(|(base, len)| {
+            // SAFETY: the range is made of neighbouring slots of one arena, all held by `slots`,
+            // which stays borrowed as long as the buffers live.
+            IoSliceMut::new(unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), len) })
+        })
+        .collect()
+}
+
+/// The blocks as one slice, when they are neighbours in memory.
+pub(crate) fn contiguous(blocks: &[Block]) -> Option<&[u8]> {
+    let first = blocks.first()?;
+    let base = first.arena.address(first.slot).cast::<u8>();
+    let neighbours = blocks.iter().enumerate().all(|(n, block)| {
+        ptr::eq(block.arena, first.arena) && block.slot.0 as usize == first.slot.0 as usize + n
+    });
+    // SAFETY: neighbouring slots of one arena, all held by `blocks`, published and so unchanged.
+    neighbours
+        .then(|| unsafe { std::slice::from_raw_parts(base.as_ptr(), blocks.len() * BLOCK_SIZE) })
+}
+
+impl Block {
+    /// Gives up the guard but not the hold: the index keeps only the slot's number.
+    pub(crate) fn into_slot(self) -> SlotId {
+        let slot = self.slot;
+        std::mem::forget(self);
+        slot
+    }
+
+    /// Takes back a hold that [`Block::into_slot`] gave up. Each number may be taken back once.
+    pub(crate) fn from_slot(arena: &'static Arena, slot: SlotId) -> Self {
+        debug_assert!(arena.holders[slot.0 as usize].load(Ordering::Relaxed) > 0);
+        Self { arena, slot }
+    }
+
+    /// One more hold on a slot that the index holds, while the index is locked.
+    pub(crate) fn share(arena: &'static Arena, slot: SlotId) -> Self {
+        arena.holders[slot.0 as usize].fetch_add(1, Ordering::Relaxed);
+        Self { arena, slot }
+    }
+}
+
+impl Deref for Block {
+    type Target = [u8; BLOCK_SIZE];
+
+    fn deref(&self) -> &[u8; BLOCK_SIZE] {
+        // SAFETY: published, so nobody changes it while a Block holds it.
+        unsafe { self.arena.address(self.slot).as_ref() }
+    }
+}
+
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        Self::share(self.arena, self.slot)
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let holders = &self.arena.holders[self.slot.0 as usize];
+        if holders.fetch_sub(1, Ordering::Release) == 1 {
+            // What other holders read happened before the next owner writes.
+            fence(Ordering::Acquire);
+            self.arena.free.lock().push_back(self.slot.0);
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        unreachable!("an arena is leaked when it is made and lives as long as the process");
+    }
+}
+
+/// Bytes that do not come from the arena, aligned for direct I/O, for reads that find no room.
+pub(crate) struct AlignedBuffer {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl AlignedBuffer {
+    /// Zeroed memory of `blocks` blocks.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub(crate) fn new(blocks: usize) -> std::io::Result<Self> {
+        let len = blocks.max(1) * BLOCK_SIZE;
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new anonymous mapping, which touches no memory of ours.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), len, protection, flags)? };
+        Ok(Self { base: NonNull::new(base.cast()).expect("mmap never returns null"), len })
+    }
+
+    /// The bytes, to be filled.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is ours alone and `len` long.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for AlignedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and no slice of it outlives the buffer.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_free_again_when_the_last_holder_lets_go() {
+        let arena = Arena::new(4).unwrap();
+        let mut empty = arena.take(1).pop().unwrap();
+        empty.bytes_mut().fill(7);
+        let block = empty.publish();
+        let again = Block::share(arena, block.slot);
+        assert_eq!(arena.free(), 3);
+        drop(block);
+        assert_eq!((arena.free(), again[4095]), (3, 7));
+        drop(again);
+        assert_eq!(arena.free(), 4);
+    }
+
+    #[test]
+    fn slots_taken_together_are_one_buffer_and_one_slice() {
+        let arena = Arena::new(8).unwrap();
+        let mut slots = arena.take(3);
+        assert_eq!(scatter(&mut slots).iter().map(|b| b.len()).collect::<Vec<_>>(), [3 * 4096]);
+        let apart = slots.remove(1);
+        assert_eq!(scatter(&mut slots).len(), 2);
+        let blocks: Vec<_> = slots.into_iter().map(Empty::publish).collect();
+        assert!(contiguous(&blocks).is_none());
+        assert_eq!(contiguous(&blocks[..1]).unwrap().len(), 4096);
+        drop(apart);
+    }
+
+    #[test]
+    fn no_more_is_given_than_there_is() {
+        let arena = Arena::new(2).unwrap();
+        let held = arena.take(5);
+        assert_eq!(held.len(), 2);
+        assert!(arena.take(1).is_empty());
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line, as it is written: raw flags. `plan.rs` makes of them what is meant.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rampool_protocol::certs::Role;
+
+/// Mounts a directory through memory: local, lent by other machines, then the disk.
+#[derive(Debug, Parser)]
+#[command(name = "rampool", version, about, max_term_width = 100)]
+#[command(after_help = "A first try, on one machine:\n  \
+    mkdir /tmp/fast\n  \
+    rampool mount /var/lib /tmp/fast --cache-size 512M\n\
+    With memory of another machine, see 'rampool keys --help' and the README.")]
+pub(crate) struct Cli {
+    /// Say more on stderr; twice for everything. RUST_LOG does it in detail
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Mount a directory and serve it until it is unmounted
+    Mount(MountArgs),
+    /// Unmount a directory
+    Umount {
+        /// Where it is mounted
+        mountpoint: PathBuf,
+    },
+    /// Show what the mounts of this machine do
+    Status {
+        /// One mount only; all without
+        mountpoint: Option<PathBuf>,
+        /// How to show it
+        #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Make and show the pool's keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+/// Mount SOURCE at MOUNTPOINT.
+#[derive(Debug, Args)]
+#[command(after_help = "Every long option can also be given as -o name=value, with - or _.\n\
+    Exit codes are those of mount(8): 1 usage, 2 system, 32 the mount failed.")]
+pub(crate) struct MountArgs {
+    /// The directory to mount, on any Linux filesystem
+    pub(crate) source: PathBuf,
+    /// Where to mount it: an empty directory, or SOURCE itself
+    pub(crate) mountpoint: PathBuf,
+    /// Memory for the local cache, with all that belongs to it
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache_size: Option<String>,
+    /// A server that lends memory; may be given several times [port: 7167]
+    #[arg(long = "server", value_name = "HOST[:PORT]")]
+    pub(crate) servers: Vec<String>,
+    /// The directory with this machine's ca.pem, cert.pem and key.pem; needed for --server
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys: Option<PathBuf>,
+    /// Seconds for which the kernel may use names and attributes without asking again
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) attr_timeout: Option<f64>,
+    /// Threads that take requests from the kernel
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Mount options: ro, nosuid, noexec, noatime, ... or any long option as name=value
+    #[arg(short = 'o', value_name = "OPT,...", value_delimiter = ',')]
+    pub(crate) options: Vec<String>,
+    /// Return when the mount answers, and go on in the background
+    #[arg(short = 'd', long)]
+    pub(crate) daemon: bool,
+    /// Where the background process tells that the mount answers
+    #[arg(long, hide = true)]
+    pub(crate) ready_fd: Option<i32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a new pool: its own certificate authority, in DIR
+    Init {
+        /// A directory to keep safe: who has its ca.key can join the pool
+        dir: PathBuf,
+    },
+    /// Make keys for one machine, in DIR/NAME: copy that directory there and give it as --keys
+    Issue {
+        /// The directory that 'keys init' made
+        dir: PathBuf,
+        /// A name for the machine, shown in status and logs
+        name: String,
+        /// What the machine may do: mount (client) or lend (server)
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// How long the certificate is valid
+        #[arg(long, default_value_t = 825)]
+        days: u32,
+    },
+    /// Show what the certificates in DIR are, and until when
+    Show {
+        /// A pool's directory, or one machine's
+        dir: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For scripts
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RoleArg {
+    Client,
+    Server,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Client => Self::Client,
+            RoleArg::Server => Self::Server,
+        }
+    }
+}

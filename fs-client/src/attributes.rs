@@ -1,0 +1,98 @@
+//! What is said about files: attributes, extended attributes, the filesystem's own figures.
+
+use std::ffi::CStr;
+
+use crate::filesystem::{Filesystem, Result};
+use crate::front::{HandleId, Inode, NodeId};
+use crate::source::{NewTime, Stat};
+
+/// Attributes to change; what is absent stays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewAttributes {
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) size: Option<u64>,
+    pub(crate) accessed: NewTime,
+    pub(crate) modified: NewTime,
+}
+
+impl Filesystem {
+    /// The attributes, and the moment at which a change behind the mount is noticed.
+    pub(crate) fn attributes(&self, id: NodeId) -> Result<Stat> {
+        let inode = self.inode(id)?;
+        inode.contents.revalidate(inode.node())
+    }
+
+    /// Changes attributes and returns them as they are then.
+    pub(crate) fn set_attributes(
+        &self,
+        id: NodeId,
+        open: Option<HandleId>,
+        new: &NewAttributes,
+    ) -> Result<Stat> {
+        let inode = self.inode(id)?;
+        if let Some(size) = new.size {
+            self.truncate(&inode, open, size)?;
+        }
+        self.keeping_contents(&inode, || {
+            let node = inode.node();
+            // The owner first: that takes away set-user-id bits, which the mode may then set.
+            if new.uid.is_some() || new.gid.is_some() {
+                self.source.change_owner(node, new.uid, new.gid)?;
+            }
+            if let Some(mode) = new.mode {
+                self.source.change_mode(node, mode & 0o7777)?;
+            }
+            if !matches!((new.accessed, new.modified), (NewTime::Keep, NewTime::Keep)) {
+                self.source.set_times(node, new.accessed, new.modified)?;
+            }
+            Ok(())
+        })?;
+        Stat::of(inode.node())
+    }
+
+    /// The value of an extended attribute; an empty buffer asks for its length.
+    pub(crate) fn get_xattr(&self, id: NodeId, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
+        self.source.get_xattr(self.inode(id)?.node(), name, buffer)
+    }
+
+    /// The names of all extended attributes; an empty buffer asks for their length.
+    pub(crate) fn list_xattrs(&self, id: NodeId, buffer: &mut [u8]) -> Result<usize> {
+        self.source.list_xattrs(self.inode(id)?.node(), buffer)
+    }
+
+    /// Sets an extended attribute; flags as in setxattr(2).
+    pub(crate) fn set_xattr(
+        &self,
+        id: NodeId,
+        name: &CStr,
+        value: &[u8],
+        flags: u32,
+    ) -> Result<()> {
+        let inode = self.inode(id)?;
+        self.keeping_contents(&inode, || self.source.set_xattr(inode.node(), name, value, flags))
+    }
+
+    /// Removes an extended attribute.
+    pub(crate) fn remove_xattr(&self, id: NodeId, name: &CStr) -> Result<()> {
+        let inode = self.inode(id)?;
+        self.keeping_contents(&inode, || self.source.remove_xattr(inode.node(), name))
+    }
+
+    /// The figures of the filesystem that holds an inode.
+    pub(crate) fn statfs(&self, id: NodeId) -> Result<rustix::fs::StatVfs> {
+        self.source.statvfs(self.inode(id)?.node())
+    }
+
+    /// Does something of our own to a file that moves its times but not its contents, so that it
+    /// is not taken for a change behind the mount.
+    pub(crate) fn keeping_contents<T>(
+        &self,
+        inode: &Inode,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let _change = inode.contents.begin_change(inode.node())?;
+        act()
+    }
+}

@@ -1,0 +1,177 @@
+//! Which state of a file's contents is cached, and how a change behind the mount is noticed.
+//!
+//! A file's contents go by a [`FileKey`]. Whenever the source's stamp (ctime, mtime, size) is
+//! not the one that our own last write left behind, somebody else has changed the file: it gets a
+//! new key, and nothing of what was cached is used any more.
+//!
+//! Own writes are taken out of the comparison: the stamp is compared before the first of several
+//! overlapping writes and taken anew after the last. A change by somebody else between those two
+//! moments goes unnoticed until the file changes again.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::io::Result;
+
+use crate::block::FileKey;
+use crate::source::{Stamp, Stat};
+
+/// The contents of one file.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    key: AtomicU64,
+    size: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// A change of our own under way. Dropping it ends the change and takes the new stamp.
+pub(crate) struct Change<'a> {
+    contents: &'a Contents,
+    node: BorrowedFd<'a>,
+    /// Type and permissions before the change.
+    pub(crate) mode: u32,
+}
+
+#[derive(Debug)]
+struct State {
+    /// None when it could not be taken: the next look finds a change.
+    stamp: Option<Stamp>,
+    /// Own changes under way.
+    changes: u32,
+}
+
+/// No two states of any file share a key.
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+
+impl Contents {
+    /// Contents that were never seen before.
+    pub(crate) fn new(stat: &Stat) -> Self {
+        Self::known(stat, new_key())
+    }
+
+    /// Contents that were seen with this stamp under `key`.
+    pub(crate) fn known(stat: &Stat, key: FileKey) -> Self {
+        Self {
+            key: AtomicU64::new(key.0),
+            size: AtomicU64::new(stat.size),
+            state: Mutex::new(State { stamp: Some(stat.stamp()), changes: 0 }),
+        }
+    }
+
+    /// The key of the present state.
+    pub(crate) fn key(&self) -> FileKey {
+        FileKey(self.key.load(Ordering::SeqCst))
+    }
+
+    /// The file's length, as far as is known.
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::SeqCst)
+    }
+
+    /// Key and stamp, to be remembered; none if the stamp is not certain.
+    pub(crate) fn stamped(&self) -> Option<(FileKey, Stamp)> {
+        let state = self.state.lock();
+        if state.changes > 0 {
+            return None;
+        }
+        state.stamp.map(|stamp| (self.key(), stamp))
+    }
+
+    /// Asks the source what `node` is now, and gives the contents a new key if they were changed
+    /// by somebody else.
+    pub(crate) fn revalidate(&self, node: BorrowedFd<'_>) -> Result<Stat> {
+        // Under the lock, so that no change of our own begins between the question and the
+        // comparison.
+        let mut state = self.state.lock();
+        let stat = Stat::of(node)?;
+        if state.changes == 0 {
+            self.compare(&mut state, &stat);
+        }
+        Ok(stat)
+    }
+
+    /// Begins a change of our own.
+    pub(crate) fn begin_change<'a>(&'a self, node: BorrowedFd<'a>) -> Result<Change<'a>> {
+        let mut state = self.state.lock();
+        let stat = Stat::of(node)?;
+        if state.changes == 0 {
+            self.compare(&mut state, &stat);
+        }
+        state.changes += 1;
+        Ok(Change { contents: self, node, mode: stat.mode })
+    }
+
+    /// Gives the contents a new key: they changed in a way that is not worth following.
+    pub(crate) fn renew(&self) {
+        self.key.store(new_key().0, Ordering::SeqCst);
+    }
+
+    /// Notes that the file reaches at least to `end`.
+    pub(crate) fn grow(&self, end: u64) {
+        self.size.fetch_max(end, Ordering::SeqCst);
+    }
+
+    fn compare(&self, state: &mut State, stat: &Stat) {
+        if state.stamp != Some(stat.stamp()) {
+            state.stamp = Some(stat.stamp());
+            self.renew();
+            self.size.store(stat.size, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        let mut state = self.contents.state.lock();
+        state.changes -= 1;
+        if state.changes == 0 {
+            let stat = Stat::of(self.node).ok();
+            state.stamp = stat.map(|stat| stat.stamp());
+            if let Some(stat) = stat {
+                self.contents.size.store(stat.size, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+fn new_key() -> FileKey {
+    FileKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn a_change_by_others_gives_a_new_key_and_an_own_one_does_not() {
+        let mut file = tempfile::tempfile().unwrap();
+        let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
+        let key = contents.key();
+
+        let own = file.try_clone().unwrap();
+        let change = contents.begin_change(own.as_fd()).unwrap();
+        file.write_all(b"own").unwrap();
+        drop(change);
+        contents.revalidate(own.as_fd()).unwrap();
+        assert_eq!((contents.key(), contents.size()), (key, 3));
+
+        file.write_all(b"another's").unwrap();
+        contents.revalidate(own.as_fd()).unwrap();
+        assert_ne!(contents.key(), key);
+        assert_eq!(contents.size(), 12);
+    }
+
+    #[test]
+    fn a_change_by_others_is_not_hidden_by_an_own_one_that_follows() {
+        let mut file = tempfile::tempfile().unwrap();
+        let own = file.try_clone().unwrap();
+        let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
+        let key = contents.key();
+        file.write_all(b"another's").unwrap();
+        drop(contents.begin_change(own.as_fd()).unwrap());
+        assert_ne!(contents.key(), key);
+    }
+}

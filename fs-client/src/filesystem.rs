@@ -1,0 +1,65 @@
+//! The mounted filesystem: what answers a request, whichever transport brought it.
+//!
+//! Here are its parts and the words that its operations share. The operations themselves:
+//! `read.rs` and `write.rs` show the whole way of a read and of a write, `names.rs` what is done
+//! to directories, `attributes.rs` what is said about files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::front::{Handles, Inode, Inodes, NodeId};
+use crate::local::{Flights, LocalCache};
+use crate::metrics::Metrics;
+use crate::remote::Tier;
+use crate::source::{Source, Stat};
+use crate::workers::Workers;
+
+/// Everything that one mount consists of.
+pub(crate) struct Filesystem {
+    pub(crate) source: Source,
+    pub(crate) inodes: Inodes,
+    pub(crate) handles: Handles,
+    pub(crate) cache: LocalCache,
+    pub(crate) flights: Flights,
+    pub(crate) remote: Arc<Tier>,
+    pub(crate) workers: Workers,
+    pub(crate) metrics: Metrics,
+    pub(crate) settings: Settings,
+}
+
+/// What does not change while it is mounted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How long the kernel may use attributes and names without asking again.
+    pub(crate) attr_timeout: Duration,
+    /// The most blocks that are brought in ahead of a sequential reader.
+    pub(crate) readahead_blocks: usize,
+    /// New files belong to whoever makes them: the daemon runs as root, for all users.
+    pub(crate) act_as_caller: bool,
+}
+
+/// The result of an operation; the error reaches the application as it is.
+pub(crate) type Result<T> = std::result::Result<T, Errno>;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// An inode that the kernel is told about, with what it needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeEntry {
+    pub(crate) id: NodeId,
+    pub(crate) stat: Stat,
+}
+
+impl Filesystem {
+    /// The inode that the kernel means.
+    pub(crate) fn inode(&self, id: NodeId) -> Result<Arc<Inode>> {
+        self.inodes.by_id(id).ok_or(Errno::STALE)
+    }
+}

@@ -1,0 +1,113 @@
+//! From our words to fuser's and back.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{FileAttr, INodeNo, TimeOrNow};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::NodeId;
+use crate::source::{NewTime, Stat, Timestamp};
+
+/// The one place where an error gets the number that the application sees.
+pub(super) fn errno(error: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(error.raw_os_error())
+}
+
+pub(super) fn file_attr(id: NodeId, stat: &Stat) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(id.0),
+        size: stat.size,
+        blocks: stat.blocks,
+        atime: system_time(stat.accessed),
+        mtime: system_time(stat.modified),
+        ctime: system_time(stat.changed),
+        crtime: UNIX_EPOCH,
+        kind: file_type(stat.file_type()),
+        perm: (stat.mode & 0o7777) as u16,
+        nlink: stat.links,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: u32::try_from(stat.rdev).unwrap_or(0),
+        blksize: stat.block_size,
+        flags: 0,
+    }
+}
+
+/// What a listing shows of an entry that nothing else is known of.
+pub(super) fn bare_attr(id: NodeId, kind: FileType) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(id.0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: file_type(kind),
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
+pub(super) fn file_type(kind: FileType) -> fuser::FileType {
+    match kind {
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::Symlink => fuser::FileType::Symlink,
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::Socket => fuser::FileType::Socket,
+        FileType::CharacterDevice => fuser::FileType::CharDevice,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        // A listing that does not say is corrected by the look-up that follows.
+        FileType::RegularFile | FileType::Unknown => fuser::FileType::RegularFile,
+    }
+}
+
+pub(super) fn new_time(time: Option<TimeOrNow>) -> NewTime {
+    match time {
+        None => NewTime::Keep,
+        Some(TimeOrNow::Now) => NewTime::Now,
+        Some(TimeOrNow::SpecificTime(at)) => NewTime::At(timestamp(at)),
+    }
+}
+
+fn system_time(at: Timestamp) -> SystemTime {
+    let whole = Duration::from_secs(at.seconds.unsigned_abs());
+    let base = if at.seconds < 0 { UNIX_EPOCH - whole } else { UNIX_EPOCH + whole };
+    base + Duration::from_nanos(u64::from(at.nanoseconds))
+}
+
+fn timestamp(at: SystemTime) -> Timestamp {
+    match at.duration_since(UNIX_EPOCH) {
+        Ok(after) => Timestamp {
+            seconds: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            nanoseconds: after.subsec_nanos(),
+        },
+        Err(before) => {
+            let before = before.duration();
+            let seconds = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            match before.subsec_nanos() {
+                0 => Timestamp { seconds, nanoseconds: 0 },
+                part => Timestamp { seconds: seconds - 1, nanoseconds: 1_000_000_000 - part },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_and_after_1970_come_back_to_the_nanosecond() {
+        for (seconds, nanoseconds) in [(0, 0), (1, 5), (-1, 5), (-1, 0), (-77, 999_999_999)] {
+            let at = Timestamp { seconds, nanoseconds };
+            assert_eq!(timestamp(system_time(at)), at);
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! The FUSE transport: decodes what fuser hands over, calls the filesystem, replies.
+//!
+//! A read is answered by `read.rs`, on this thread when the cache holds it. Everything else may
+//! wait for the disk, so it is done here only while another thread is left to take requests (see
+//! `workers.rs`).
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::convert::{errno, file_attr, file_type, new_time};
+use super::{HandleId, NodeId};
+use crate::attributes::NewAttributes;
+use crate::filesystem::{Caller, Filesystem, Result};
+use crate::names::c_name;
+use crate::read::ReadReply;
+use crate::source::{EntryKind, NewNode};
+
+/// The filesystem as fuser calls it.
+pub(crate) struct FuseFront {
+    filesystem: Arc<Filesystem>,
+}
+
+/// How files are opened towards the kernel: past its page cache, with parallel writes, and with
+/// no message when a descriptor is closed, since closing writes nothing back.
+const OPEN_FLAGS: FopenFlags = FopenFlags::FOPEN_DIRECT_IO
+    .union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES)
+    .union(FopenFlags::FOPEN_NOFLUSH);
+
+/// An inode number is not used again as long as its descriptor is open, so one generation does.
+const GENERATION: Generation = Generation(0);
+
+impl FuseFront {
+    pub(crate) fn new(filesystem: Arc<Filesystem>) -> Self {
+        Self { filesystem }
+    }
+
+    /// Does something that may wait, here or in the pool.
+    fn run(&self, act: impl FnOnce(&Filesystem) + Send + 'static) {
+        let filesystem = self.filesystem.clone();
+        self.filesystem.workers.run(move || act(&filesystem));
+    }
+
+    fn ttl(&self) -> std::time::Duration {
+        self.filesystem.settings.attr_timeout
+    }
+
+    /// Replies with an entry that `act` finds or makes.
+    fn entry(
+        &self,
+        name: &OsStr,
+        reply: ReplyEntry,
+        act: impl FnOnce(&Filesystem, CString) -> Result<crate::filesystem::NodeEntry> + Send + 'static,
+    ) {
+        let name = match c_name(name) {
+            Ok(name) => name,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let ttl = self.ttl();
+        self.run(move |filesystem| match act(filesystem, name) {
+            Ok(entry) => reply.entry(&ttl, &file_attr(entry.id, &entry.stat), GENERATION),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    /// Replies with nothing but success or failure of `act`.
+    fn empty(
+        &self,
+        reply: ReplyEmpty,
+        act: impl FnOnce(&Filesystem) -> Result<()> + Send + 'static,
+    ) {
+        self.run(move |filesystem| match act(filesystem) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+}
+
+impl ReadReply for ReplyData {
+    fn bytes(self, data: &[u8]) {
+        self.data(data);
+    }
+
+    fn error(self, error: Errno) {
+        Self::error(self, errno(error));
+    }
+}
+
+impl fuser::Filesystem for FuseFront {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        super::session::negotiate(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let parent = NodeId(parent.0);
+        self.entry(name, reply, move |filesystem, name| filesystem.look_up(parent, &name));
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.filesystem.forget(NodeId(ino.0), nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let (id, ttl) = (NodeId(ino.0), self.ttl());
+        self.run(move |filesystem| match filesystem.attributes(id) {
+            Ok(stat) => reply.attr(&ttl, &file_attr(id, &stat)),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (id, ttl) = (NodeId(ino.0), self.ttl());
+        let open = fh.map(handle);
+        let (accessed, modified) = (new_time(atime), new_time(mtime));
+        let new = NewAttributes { mode, uid, gid, size, accessed, modified };
+        self.run(move |filesystem| match filesystem.set_attributes(id, open, &new) {
+            Ok(stat) => reply.attr(&ttl, &file_attr(id, &stat)),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.run(move |filesystem| match filesystem.read_link(NodeId(ino.0)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => ReplyData::error(reply, errno(error)),
+        });
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (parent, caller) = (NodeId(parent.0), caller(req));
+        let node = NewNode::Other { mode, device: u64::from(rdev) };
+        self.entry(name, reply, move |filesystem, name| {
+            filesystem.make(parent, &name, node, caller)
+        });
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let (parent, caller) = (NodeId(parent.0), caller(req));
+        self.entry(name, reply, move |filesystem, name| {
+            filesystem.make(parent, &name, NewNode::Directory { mode }, caller)
+        });
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = match c_name(target.as_os_str()) {
+            Ok(target) => target,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let (parent, caller) = (NodeId(parent.0), caller(req));
+        self.entry(link_name, reply, move |filesystem, name| {
+            filesystem.make(parent, &name, NewNode::Symlink { target: &target }, caller)
+        });
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let (id, parent) = (NodeId(ino.0), NodeId(newparent.0));
+        self.entry(newname, reply, move |filesystem, name| filesystem.link(id, parent, &name));
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = c_name(name);
+        self.empty(reply, move |filesystem| {
+            filesystem.remove(NodeId(parent.0), &name?, EntryKind::File)
+        });
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = c_name(name);
+        self.empty(reply, move |filesystem| {
+            filesystem.remove(NodeId(parent.0), &name?, EntryKind::Directory)
+        });
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (name, newname) = (c_name(name), c_name(newname));
+        self.empty(reply, move |filesystem| {
+            let (from, to) = (NodeId(parent.0), NodeId(newparent.0));
+            filesystem.rename((from, &name?), (to, &newname?), flags.bits())
+        });
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let flags = open_flags(flags.0);
+        self.run(move |filesystem| match filesystem.open(NodeId(ino.0), flags) {
+            Ok(handle) => reply.opened(FileHandle(handle.0), OPEN_FLAGS),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (name, caller, ttl) = (c_name(name), caller(req), self.ttl());
+        self.run(move |filesystem| {
+            let created = name.and_then(|name| {
+                filesystem.create(NodeId(parent.0), &name, open_flags(flags), mode, caller)
+            });
+            match created {
+                Ok((entry, opened)) => reply.created(
+                    &ttl,
+                    &file_attr(entry.id, &entry.stat),
+                    GENERATION,
+                    FileHandle(opened.0),
+                    OPEN_FLAGS,
+                ),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.filesystem.read(handle(fh), offset, size as usize, reply);
+    }
+
+    fn write(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (fh, caller) = (handle(fh), caller(req));
+        let answer = move |result: Result<usize>, reply: ReplyWrite| match result {
+            Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(errno(error)),
+        };
+        // The data is lent to us for this call: it is copied only where it must leave the thread.
+        if let Some(_seat) = self.filesystem.workers.seat() {
+            answer(self.filesystem.write(fh, offset, data, caller), reply);
+        } else {
+            let (filesystem, data) = (self.filesystem.clone(), data.to_vec());
+            self.filesystem.workers.hand_over(Box::new(move || {
+                answer(filesystem.write(fh, offset, &data, caller), reply);
+            }));
+        }
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.empty(reply, move |filesystem| filesystem.sync(handle(fh), datasync));
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.filesystem.release(handle(fh));
+        reply.ok();
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.run(move |filesystem| match filesystem.open_directory(NodeId(ino.0)) {
+            Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        self.run(move |filesystem| {
+            let listed = filesystem.list(handle(fh), offset, |entry| {
+                let name = OsStr::from_bytes(entry.name.to_bytes());
+                !reply.add(INodeNo(entry.id.0), entry.place, file_type(entry.file_type), name)
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let ttl = self.ttl();
+        self.run(move |filesystem| {
+            let listed = filesystem.list_with_attributes(handle(fh), offset, |entry, found| {
+                let name = OsStr::from_bytes(entry.name.to_bytes());
+                // Number 0 tells the kernel that there is a name but nothing to remember.
+                let (id, attr) = match found {
+                    Some(found) => (INodeNo(found.id.0), file_attr(found.id, &found.stat)),
+                    None => (INodeNo(0), super::convert::bare_attr(entry.id, entry.file_type)),
+                };
+                !reply.add(id, entry.place, name, &ttl, &attr, GENERATION)
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.filesystem.release_directory(handle(fh));
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.empty(reply, move |filesystem| filesystem.sync_directory(handle(fh), datasync));
+    }
+
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.run(move |filesystem| match filesystem.statfs(NodeId(ino.0)) {
+            Ok(fs) => reply.statfs(
+                fs.f_blocks,
+                fs.f_bfree,
+                fs.f_bavail,
+                fs.f_files,
+                fs.f_ffree,
+                u32::try_from(fs.f_bsize).unwrap_or(4096),
+                u32::try_from(fs.f_namemax).unwrap_or(255),
+                u32::try_from(fs.f_frsize).unwrap_or(4096),
+            ),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (name, value) = (c_name(name), value.to_vec());
+        self.empty(reply, move |filesystem| {
+            filesystem.set_xattr(NodeId(ino.0), &name?, &value, flags.cast_unsigned())
+        });
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let name = c_name(name);
+        self.run(move |filesystem| {
+            let mut value = vec![0; size as usize];
+            let result =
+                name.and_then(|name| filesystem.get_xattr(NodeId(ino.0), &name, &mut value));
+            answer_xattr(reply, size, &value, result);
+        });
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.run(move |filesystem| {
+            let mut names = vec![0; size as usize];
+            let result = filesystem.list_xattrs(NodeId(ino.0), &mut names);
+            answer_xattr(reply, size, &names, result);
+        });
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = c_name(name);
+        self.empty(reply, move |filesystem| filesystem.remove_xattr(NodeId(ino.0), &name?));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.empty(reply, move |filesystem| {
+            filesystem.allocate(handle(fh), mode.cast_unsigned(), offset, length)
+        });
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.run(move |filesystem| {
+            // The kernel asks for nothing but these two.
+            let hole = whence == libc::SEEK_HOLE;
+            let place = u64::try_from(offset)
+                .map_err(|_| Errno::NXIO)
+                .and_then(|offset| filesystem.seek(handle(fh), offset, hole));
+            match place {
+                Ok(place) => reply.offset(i64::try_from(place).unwrap_or(i64::MAX)),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        self.run(move |filesystem| {
+            // The answer has 32 bits; the application goes on with the rest.
+            let len = len.min(1 << 30) as usize;
+            let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
+            match filesystem.copy_range(from, to, len) {
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+}
+
+/// Replies with the length that was asked for by an empty buffer, or with the value.
+fn answer_xattr(reply: ReplyXattr, size: u32, value: &[u8], result: Result<usize>) {
+    match result {
+        Ok(len) if size == 0 => reply.size(u32::try_from(len).unwrap_or(u32::MAX)),
+        Ok(len) => reply.data(&value[..len.min(value.len())]),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn handle(fh: FileHandle) -> HandleId {
+    HandleId(fh.0)
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+fn open_flags(flags: i32) -> OFlags {
+    OFlags::from_bits_retain(flags.cast_unsigned())
+}

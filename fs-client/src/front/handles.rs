@@ -1,0 +1,97 @@
+//! Open files and directories, by the numbers that the kernel holds.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use super::inodes::Inode;
+use crate::local::Sequence;
+use crate::source::{DirectFile, WrittenFile};
+
+/// The number of an open file or directory. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct HandleId(pub(crate) u64);
+
+/// An open regular file.
+#[derive(Debug)]
+pub(crate) struct FileHandle {
+    pub(crate) inode: Arc<Inode>,
+    /// Present if it was opened for reading.
+    pub(crate) direct: Option<DirectFile>,
+    /// Present if it was opened for writing.
+    pub(crate) written: Option<WrittenFile>,
+    /// Writes go to the end of the file.
+    pub(crate) append: bool,
+    pub(crate) sequence: Sequence,
+}
+
+impl FileHandle {
+    /// A descriptor for calls that do not care how it was opened.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match (&self.written, &self.direct) {
+            (Some(file), _) => file.fd(),
+            (None, Some(file)) => file.fd(),
+            (None, None) => self.inode.node(),
+        }
+    }
+}
+
+/// An open directory. Listings move its position, so one goes on at a time.
+#[derive(Debug)]
+pub(crate) struct DirectoryHandle {
+    pub(crate) inode: Arc<Inode>,
+    stream: Mutex<OwnedFd>,
+}
+
+impl DirectoryHandle {
+    /// Does something with the stream, alone.
+    pub(crate) fn with_stream<T>(&self, each: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        each(self.stream.lock().as_fd())
+    }
+}
+
+/// All that is open.
+#[derive(Debug, Default)]
+pub(crate) struct Handles {
+    files: DashMap<HandleId, Arc<FileHandle>>,
+    directories: DashMap<HandleId, Arc<DirectoryHandle>>,
+    next: AtomicU64,
+}
+
+impl Handles {
+    pub(crate) fn add_file(&self, file: FileHandle) -> HandleId {
+        let id = self.next_id();
+        self.files.insert(id, Arc::new(file));
+        id
+    }
+
+    pub(crate) fn add_directory(&self, inode: Arc<Inode>, stream: OwnedFd) -> HandleId {
+        let id = self.next_id();
+        let directory = DirectoryHandle { inode, stream: Mutex::new(stream) };
+        self.directories.insert(id, Arc::new(directory));
+        id
+    }
+
+    pub(crate) fn file(&self, id: HandleId) -> Option<Arc<FileHandle>> {
+        self.files.get(&id).map(|file| file.clone())
+    }
+
+    pub(crate) fn directory(&self, id: HandleId) -> Option<Arc<DirectoryHandle>> {
+        self.directories.get(&id).map(|directory| directory.clone())
+    }
+
+    pub(crate) fn remove_file(&self, id: HandleId) -> Option<Arc<FileHandle>> {
+        self.files.remove(&id).map(|(_, file)| file)
+    }
+
+    pub(crate) fn remove_directory(&self, id: HandleId) {
+        self.directories.remove(&id);
+    }
+
+    fn next_id(&self) -> HandleId {
+        HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}

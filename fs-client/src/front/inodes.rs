@@ -1,0 +1,235 @@
+//! The inodes that the kernel knows, by number and by identity.
+//!
+//! A file is one inode whatever its names, and its descriptor (O_PATH) keeps it, and with it its
+//! inode number, from being used for another file. The kernel counts its look-ups of an inode
+//! and forgets as many; the count is kept under the lock of the identity's entry, so that a
+//! look-up and a forget that cross each other cannot lose it.
+//!
+//! Locks, in order: an entry of `by_identity`, then an entry of `by_id`, then `forgotten`.
+
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::FileType;
+
+use crate::block::FileKey;
+use crate::contents::Contents;
+use crate::source::{Identity, Stamp, Stat};
+
+/// An inode's number on the mount: the source's own, where that is unambiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NodeId(pub(crate) u64);
+
+impl NodeId {
+    /// The root of the mount.
+    pub(crate) const ROOT: Self = Self(1);
+}
+
+/// A file, directory or other thing that the kernel knows.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) id: NodeId,
+    identity: Identity,
+    /// Names the inode without opening it.
+    node: OwnedFd,
+    /// How often the kernel has looked it up. Changed under the identity's entry only.
+    lookups: AtomicU64,
+    /// What is cached of it. Of use for regular files only.
+    pub(crate) contents: Contents,
+    pub(crate) file_type: FileType,
+}
+
+impl Inode {
+    /// The descriptor that names it.
+    pub(crate) fn node(&self) -> BorrowedFd<'_> {
+        self.node.as_fd()
+    }
+}
+
+/// All inodes that the kernel knows.
+#[derive(Debug)]
+pub(crate) struct Inodes {
+    by_identity: DashMap<Identity, Arc<Inode>>,
+    by_id: DashMap<NodeId, Arc<Inode>>,
+    /// What was cached of files that the kernel has forgotten since.
+    forgotten: Mutex<LruCache<Identity, (FileKey, Stamp)>>,
+    root_device: u64,
+    next_foreign: AtomicU64,
+}
+
+/// Numbers for inodes of other devices below the source, whose own numbers may be taken: above
+/// all that filesystems use.
+const FOREIGN_FIRST: u64 = 1 << 60;
+
+/// Files whose cached blocks are still found after the kernel forgot them.
+const FORGOTTEN_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+
+impl Inodes {
+    /// Knows the root alone.
+    pub(crate) fn new(root: OwnedFd, stat: &Stat) -> Self {
+        let inodes = Self {
+            by_identity: DashMap::new(),
+            by_id: DashMap::new(),
+            forgotten: Mutex::new(LruCache::new(FORGOTTEN_MAX)),
+            root_device: stat.identity.device,
+            next_foreign: AtomicU64::new(FOREIGN_FIRST),
+        };
+        let root = Arc::new(Inode {
+            id: NodeId::ROOT,
+            identity: stat.identity,
+            node: root,
+            lookups: AtomicU64::new(1),
+            contents: Contents::new(stat),
+            file_type: stat.file_type(),
+        });
+        inodes.by_id.insert(NodeId::ROOT, root.clone());
+        inodes.by_identity.insert(stat.identity, root);
+        inodes
+    }
+
+    /// The inode that the kernel means.
+    pub(crate) fn by_id(&self, id: NodeId) -> Option<Arc<Inode>> {
+        self.by_id.get(&id).map(|inode| inode.clone())
+    }
+
+    /// The inode of a file, if the kernel knows it.
+    pub(crate) fn by_identity(&self, identity: Identity) -> Option<Arc<Inode>> {
+        self.by_identity.get(&identity).map(|inode| inode.clone())
+    }
+
+    /// Notes that the kernel was told of what `node` names, and returns its inode.
+    pub(crate) fn looked_up(&self, node: OwnedFd, stat: &Stat) -> Arc<Inode> {
+        match self.by_identity.entry(stat.identity) {
+            Entry::Occupied(known) => {
+                known.get().lookups.fetch_add(1, Ordering::Relaxed);
+                known.get().clone()
+            }
+            Entry::Vacant(place) => {
+                let remembered = self.forgotten.lock().pop(&stat.identity);
+                let contents = match remembered {
+                    Some((key, stamp)) if stamp == stat.stamp() => Contents::known(stat, key),
+                    _ => Contents::new(stat),
+                };
+                let inode = Arc::new(Inode {
+                    id: self.id_for(stat.identity),
+                    identity: stat.identity,
+                    node,
+                    lookups: AtomicU64::new(1),
+                    contents,
+                    file_type: stat.file_type(),
+                });
+                self.by_id.insert(inode.id, inode.clone());
+                place.insert(inode.clone());
+                inode
+            }
+        }
+    }
+
+    /// Notes that the kernel has forgotten `count` look-ups of `id`.
+    pub(crate) fn forget(&self, id: NodeId, count: u64) {
+        let Some(inode) = self.by_id(id) else { return };
+        if id == NodeId::ROOT {
+            return;
+        }
+        let Entry::Occupied(known) = self.by_identity.entry(inode.identity) else { return };
+        let before = inode.lookups.load(Ordering::Relaxed);
+        let left = before.saturating_sub(count);
+        inode.lookups.store(left, Ordering::Relaxed);
+        if left == 0 {
+            known.remove();
+            self.by_id.remove(&id);
+            if inode.file_type == FileType::RegularFile
+                && let Some(stamped) = inode.contents.stamped()
+            {
+                self.forgotten.lock().put(inode.identity, stamped);
+            }
+        }
+    }
+
+    /// The number that a directory entry of the root's device shows.
+    pub(crate) fn id_in_listing(&self, directory: &Inode, inode: u64) -> NodeId {
+        let identity = Identity { device: directory.identity.device, inode };
+        match self.by_identity.get(&identity) {
+            Some(known) => known.id,
+            None => NodeId(inode),
+        }
+    }
+
+    /// How many inodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    fn id_for(&self, identity: Identity) -> NodeId {
+        let own = identity.device == self.root_device
+            && identity.inode > NodeId::ROOT.0
+            && identity.inode < FOREIGN_FIRST;
+        if own {
+            NodeId(identity.inode)
+        } else {
+            NodeId(self.next_foreign.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Source;
+
+    fn tree() -> (tempfile::TempDir, Source, Inodes) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "a").unwrap();
+        std::fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+        let source = Source::open(dir.path()).unwrap();
+        let root = source.root().unwrap();
+        let stat = Stat::of(root.as_fd()).unwrap();
+        let inodes = Inodes::new(root, &stat);
+        (dir, source, inodes)
+    }
+
+    fn look_up(source: &Source, inodes: &Inodes, name: &std::ffi::CStr) -> Arc<Inode> {
+        let root = inodes.by_id(NodeId::ROOT).unwrap();
+        let (node, stat) = source.look_up(root.node(), name).unwrap();
+        inodes.looked_up(node, &stat)
+    }
+
+    #[test]
+    fn a_file_is_one_inode_under_all_its_names_and_gone_when_all_look_ups_are() {
+        let (_dir, source, inodes) = tree();
+        let a = look_up(&source, &inodes, c"a");
+        let b = look_up(&source, &inodes, c"b");
+        assert_eq!(a.id, b.id);
+        inodes.forget(a.id, 1);
+        assert!(inodes.by_id(a.id).is_some());
+        inodes.forget(a.id, 1);
+        assert!(inodes.by_id(a.id).is_none());
+        assert_eq!(inodes.len(), 1);
+    }
+
+    #[test]
+    fn what_is_cached_of_a_forgotten_file_is_found_again_unless_it_changed() {
+        let (dir, source, inodes) = tree();
+        let first = look_up(&source, &inodes, c"a");
+        inodes.forget(first.id, 1);
+        let second = look_up(&source, &inodes, c"b");
+        assert_eq!(first.contents.key(), second.contents.key());
+        inodes.forget(second.id, 1);
+        std::fs::write(dir.path().join("a"), "changed").unwrap();
+        let third = look_up(&source, &inodes, c"a");
+        assert_ne!(first.contents.key(), third.contents.key());
+    }
+
+    #[test]
+    fn the_root_is_never_forgotten() {
+        let (_dir, _source, inodes) = tree();
+        inodes.forget(NodeId::ROOT, 100);
+        assert!(inodes.by_id(NodeId::ROOT).is_some());
+    }
+}

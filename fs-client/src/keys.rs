@@ -1,0 +1,293 @@
+//! `rampool keys`: makes a pool's CA and issues certificates for its machines.
+//!
+//! A pool's CA directory holds `ca.pem`, `ca.key` and a directory for each certificate issued,
+//! ready to be copied to its machine: `ca.pem`, `cert.pem` and `key.pem`. Nothing is ever
+//! overwritten; keys are made with mode 0600, never made so afterwards.
+
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use rampool_protocol::certs::{
+    self, CA_FILE, CERT_FILE, CertificateFacts, KEY_FILE, Role, SERVER_NAME,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
+
+/// The CA's private key in a pool's CA directory.
+const CA_KEY_FILE: &str = "ca.key";
+
+/// The name that every client certificate carries. Nobody checks it; a certificate must have one.
+const CLIENT_NAME: &str = "client.rampool";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const CA_DAYS: u32 = 3650;
+
+/// Validity begins so much before now, for machines whose clocks are behind.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60 * 60);
+
+/// A name becomes a directory and a certificate's subject.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Makes a new pool: a CA in `dir`.
+///
+/// # Errors
+/// When there is a CA already, or the directory cannot be written.
+pub(crate) fn init(dir: &Path) -> anyhow::Result<()> {
+    let (certificate, key) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
+    for file in [&certificate, &key] {
+        if file.symlink_metadata().is_ok() {
+            bail!(
+                "{} exists already; a new CA would cut off every machine of that pool, \
+                 so choose another directory",
+                file.display()
+            );
+        }
+    }
+    match new_directory(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        made => made.with_context(|| format!("cannot make {}", dir.display()))?,
+    }
+
+    // Pools differ in their CA's name, so that a certificate of another pool is refused as such.
+    let mut params = params(&format!("rampool pool {:08x}", rand::random::<u32>()), CA_DAYS);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let pair = new_key()?;
+    let ca = params.self_signed(&pair).context("cannot sign the CA's certificate")?;
+    write_new(&key, &pair.serialize_pem())?;
+    write_new(&certificate, &ca.pem())
+}
+
+/// Issues a certificate of the CA in `dir` to `name`, into `out` or else `dir/name`.
+///
+/// # Errors
+/// When there is no CA, the name is unfit, the directory exists or cannot be written.
+pub(crate) fn issue(
+    dir: &Path,
+    name: &str,
+    role: Role,
+    out: Option<&Path>,
+    days: u32,
+) -> anyhow::Result<()> {
+    check_name(name)?;
+    if days == 0 {
+        bail!("a certificate must be valid for a day at least");
+    }
+    let ca_pem = read(&dir.join(CA_FILE))?;
+    let ca_key = KeyPair::from_pem(&read(&dir.join(CA_KEY_FILE))?)
+        .with_context(|| format!("{} holds no private key", dir.join(CA_KEY_FILE).display()))?;
+    let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key)
+        .with_context(|| format!("{} holds no certificate", dir.join(CA_FILE).display()))?;
+
+    let mut params = params(name, days);
+    let (usage, alternative) = match role {
+        Role::Client => (ExtendedKeyUsagePurpose::ClientAuth, CLIENT_NAME),
+        Role::Server => (ExtendedKeyUsagePurpose::ServerAuth, SERVER_NAME),
+    };
+    params.extended_key_usages = vec![usage];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.subject_alt_names =
+        vec![rcgen::SanType::DnsName(alternative.try_into().expect("a plain ASCII name"))];
+    params.use_authority_key_identifier_extension = true;
+    let pair = new_key()?;
+    let certificate = params.signed_by(&pair, &issuer).context("cannot sign the certificate")?;
+
+    let out = out.map_or_else(|| dir.join(name), Path::to_owned);
+    new_directory(&out).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => anyhow::anyhow!(
+            "{} exists already; choose another name, or remove it first",
+            out.display()
+        ),
+        _ => anyhow::anyhow!("cannot make {}: {error}", out.display()),
+    })?;
+    write_new(&out.join(CA_FILE), &ca_pem)?;
+    write_new(&out.join(KEY_FILE), &pair.serialize_pem())?;
+    write_new(&out.join(CERT_FILE), &certificate.pem())
+}
+
+/// What the certificates in a CA's or a machine's directory say, one line each.
+///
+/// # Errors
+/// When there is none, or one cannot be read.
+pub(crate) fn show(dir: &Path) -> anyhow::Result<String> {
+    let mut files: Vec<PathBuf> = vec![dir.join(CA_FILE), dir.join(CERT_FILE)];
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    for entry in entries {
+        files.push(entry.with_context(|| format!("cannot read {}", dir.display()))?.path());
+    }
+    files[2..].sort();
+    for file in &mut files[2..] {
+        file.push(CERT_FILE);
+    }
+    let mut facts = Vec::new();
+    for file in files.iter().filter(|file| file.is_file()) {
+        facts.push(certs::describe(file)?);
+    }
+    if facts.is_empty() {
+        bail!(
+            "there are no certificates in {}; make some with 'rampool keys init' and \
+             'rampool keys issue'",
+            dir.display()
+        );
+    }
+    Ok(table(&facts))
+}
+
+fn table(facts: &[CertificateFacts]) -> String {
+    let mut rows = vec![["NAME", "ROLE", "ISSUER", "FROM", "TO", "VALID NOW"].map(str::to_owned)];
+    rows.extend(facts.iter().map(|cert| {
+        [
+            cert.name.clone(),
+            cert.role.map_or_else(|| "CA".to_owned(), |role| role.to_string()),
+            cert.issuer.clone(),
+            cert.validity.0.clone(),
+            cert.validity.1.clone(),
+            if cert.valid_now { "yes" } else { "no" }.to_owned(),
+        ]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            write!(line, "{cell:width$}  ").expect("a String takes all");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn params(name: &str, days: u32) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCK_TOLERANCE).into();
+    params.not_after = (now + DAY * days).into();
+    params
+}
+
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let reserved = ["", ".", "..", CA_FILE, CA_KEY_FILE, CERT_FILE, KEY_FILE];
+    if name.len() > NAME_BYTES_MAX || reserved.contains(&name) || !name.chars().all(fit) {
+        bail!(
+            "'{name}' cannot be a name; take up to {NAME_BYTES_MAX} letters, digits, '.', '_' and '-'"
+        );
+    }
+    Ok(())
+}
+
+fn new_key() -> anyhow::Result<KeyPair> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot make a key")
+}
+
+fn new_directory(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(dir)
+}
+
+fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| {
+        format!("cannot read {}; make a pool with 'rampool keys init'", path.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rampool_protocol::certs::Identity;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn issued_keys_serve_their_role_and_are_their_owners_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let pool = temp.path().join("pool");
+        init(&pool).unwrap();
+        issue(&pool, "vm-1.lab", Role::Server, None, 825).unwrap();
+        let out = temp.path().join("elsewhere");
+        issue(&pool, "vm_2", Role::Client, Some(&out), 825).unwrap();
+
+        Identity::load(&pool.join("vm-1.lab"), Role::Server).unwrap();
+        Identity::load(&out, Role::Client).unwrap();
+        let wrong = Identity::load(&out, Role::Server).unwrap_err().to_string();
+        assert!(wrong.contains("is not for a server"), "{wrong}");
+
+        for dir in [&pool, &pool.join("vm-1.lab"), &out] {
+            assert_eq!(mode(dir), 0o700);
+            for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+                assert_eq!(mode(&entry), if entry.is_dir() { 0o700 } else { 0o600 }, "{entry:?}");
+            }
+        }
+        assert!(!pool.join("vm_2").exists());
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let temp = tempfile::tempdir().unwrap();
+        let pool = temp.path();
+        init(pool).unwrap();
+        let ca = fs::read(pool.join(CA_FILE)).unwrap();
+        let error = init(pool).unwrap_err().to_string();
+        assert!(error.contains("ca.pem exists already"), "{error}");
+        assert_eq!(fs::read(pool.join(CA_FILE)).unwrap(), ca);
+
+        issue(pool, "a", Role::Client, None, 1).unwrap();
+        let cert = fs::read(pool.join("a/cert.pem")).unwrap();
+        let error = issue(pool, "a", Role::Server, None, 1).unwrap_err().to_string();
+        assert!(error.contains("/a exists already"), "{error}");
+        assert_eq!(fs::read(pool.join("a/cert.pem")).unwrap(), cert);
+    }
+
+    #[test]
+    fn unfit_names_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        init(temp.path()).unwrap();
+        for name in ["", ".", "..", "a/b", "../x", "a b", "ä", "ca.pem", "a\n", &"x".repeat(65)] {
+            assert!(issue(temp.path(), name, Role::Client, None, 1).is_err(), "{name:?}");
+        }
+        let error = issue(&temp.path().join("none"), "a", Role::Client, None, 1).unwrap_err();
+        assert!(error.to_string().contains("rampool keys init"), "{error}");
+    }
+
+    #[test]
+    fn pools_differ_and_are_shown() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, two) = (temp.path().join("one"), temp.path().join("two"));
+        init(&one).unwrap();
+        init(&two).unwrap();
+        assert!(show(temp.path()).unwrap_err().to_string().contains("no certificates"));
+        issue(&one, "server1", Role::Server, None, 30).unwrap();
+        issue(&one, "client1", Role::Client, None, 30).unwrap();
+        let text = show(&one).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines[1].starts_with("rampool pool ") && lines[1].contains("  CA  "), "{text}");
+        assert!(lines[2].starts_with("client1") && lines[2].contains("  client  "), "{text}");
+        assert!(lines[3].starts_with("server1") && lines[3].ends_with("  yes"), "{text}");
+        assert_eq!(show(&one.join("client1")).unwrap().lines().count(), 3);
+        let issuer = |dir: &Path| certs::describe(&dir.join(CA_FILE)).unwrap().issuer;
+        assert_ne!(issuer(&one), issuer(&two));
+    }
+}

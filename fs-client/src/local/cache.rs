@@ -1,0 +1,201 @@
+//! The index of the local cache, sharded.
+//!
+//! What holds: a block in the cache is what the source held after the last acknowledged write, or
+//! a write is under way that will replace or remove it before it is acknowledged.
+//!
+//! Locks, in order: a shard, then the arena's free list. Nothing else is taken under a shard, and
+//! evicted blocks are handed over after it was let go.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::lru::Lru;
+use super::policy::Policy;
+use crate::arena::{Arena, Block, Empty, SlotId};
+use crate::block::{BLOCK_SIZE, BlockKey, FileKey, Span};
+use crate::epochs::{Epochs, Seen};
+
+/// More shards only spread the blocks thinner: this many threads ask at most.
+const SHARDS_MAX: usize = 16;
+
+/// A shard of fewer blocks would evict by chance rather than by use.
+const SHARD_BLOCKS_MIN: usize = 1024;
+
+/// The blocks that are in memory.
+pub(crate) struct LocalCache {
+    arena: &'static Arena,
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    pub(super) epochs: Arc<Epochs>,
+    evicted: Box<dyn Fn(Evicted) + Send + Sync>,
+}
+
+/// A clean block that fell out of the cache, with all that is needed to lend it.
+pub(crate) struct Evicted {
+    pub(crate) key: BlockKey,
+    pub(crate) block: Block,
+    /// The write epoch in which its bytes are the source's.
+    pub(crate) seen: Seen,
+}
+
+type Shard = Box<dyn Policy<Cached>>;
+
+/// The index's hold on a slot.
+struct Cached {
+    slot: SlotId,
+    /// Brought by a sequential stream and not used otherwise since: not worth lending.
+    streamed: bool,
+}
+
+/// Bytes that the index keeps for each block beside its 4 KiB, at the worst: the list node (40,
+/// allocated as 48), the hash table (two pointers and a control byte an entry, at the lowest load
+/// after growing: 17 / 0.4375), the holders' count and the free list (4 each).
+pub(crate) const fn metadata_bytes_per_block() -> usize {
+    48 + 39 + 4 + 4
+}
+
+impl LocalCache {
+    /// A cache that uses `cache_bytes` with its index; what falls out of it is given to
+    /// `evicted`, which must not block and may drop it. `epochs` counts the writes.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub(crate) fn new(
+        cache_bytes: u64,
+        epochs: Arc<Epochs>,
+        evicted: impl Fn(Evicted) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let blocks = cache_bytes / (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
+        let slots = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let shards = (slots as usize / SHARD_BLOCKS_MIN).clamp(1, SHARDS_MAX);
+        Ok(Self {
+            arena: Arena::new(slots)?,
+            shards: (0..shards).map(|_| Mutex::new(Box::new(Lru::new()) as Shard)).collect(),
+            hasher: RandomState::new(),
+            epochs,
+            evicted: Box::new(evicted),
+        })
+    }
+
+    /// The block, if it is here; a use.
+    pub(crate) fn get(&self, key: BlockKey) -> Option<Block> {
+        self.share(&mut **self.shard(key).lock(), key)
+    }
+
+    /// Looks up a span: the blocks from its start that are here, up to the first that is not.
+    pub(crate) fn get_leading(&self, file: FileKey, span: Span, found: &mut Vec<Block>) {
+        let mut keys = span.keys(file).peekable();
+        while let Some(&first) = keys.peek() {
+            let mut shard = self.shard(first).lock();
+            while let Some(key) = keys.next_if(|key| key.group() == first.group()) {
+                match self.share(&mut **shard, key) {
+                    Some(block) => found.push(block),
+                    None => return,
+                }
+            }
+        }
+    }
+
+    /// Whether the block is here; not a use.
+    pub(crate) fn contains(&self, key: BlockKey) -> bool {
+        self.shard(key).lock().peek(key).is_some()
+    }
+
+    /// Observes the write epoch of `key`, before its bytes are read from somewhere.
+    pub(crate) fn observe(&self, key: BlockKey) -> Option<Seen> {
+        self.epochs.observe(key)
+    }
+
+    /// Up to `count` slots to fill, for blocks round `near`; evicts as much as that takes. Fewer
+    /// come back when the rest of the cache is being read or sent at this moment.
+    pub(crate) fn room(&self, near: BlockKey, count: usize) -> Vec<Empty> {
+        let mut empty = self.arena.take(count);
+        // What is evicted may be held by a reader or by the remote tier's queue; try on, but not
+        // through the whole cache.
+        let mut tries = 4 * (count - empty.len());
+        while empty.len() < count && tries > 0 {
+            tries -= 1;
+            if !self.evict_one(near) {
+                break;
+            }
+            empty.extend(self.arena.take(count - empty.len()));
+        }
+        empty
+    }
+
+    /// Puts a block that was read elsewhere into the cache, unless a write to it has begun since
+    /// `seen` was observed.
+    pub(crate) fn insert(&self, key: BlockKey, block: Block, seen: Seen, streamed: bool) {
+        let mut shard = self.shard(key).lock();
+        // Checked under the lock: a write that begins later finds the block here, and replaces it.
+        if self.epochs.unchanged(seen) {
+            let cached = Cached { slot: block.into_slot(), streamed };
+            let replaced = shard.insert(key, cached);
+            drop(shard);
+            self.release(replaced);
+        }
+    }
+
+    /// How many blocks are here.
+    pub(crate) fn blocks(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// How many blocks there is memory for.
+    pub(crate) fn capacity_blocks(&self) -> usize {
+        self.arena.slots()
+    }
+
+    /// Puts what a write left behind in place of the cached block.
+    pub(super) fn replace(&self, key: BlockKey, block: Block) {
+        let cached = Cached { slot: block.into_slot(), streamed: false };
+        let replaced = self.shard(key).lock().insert(key, cached);
+        self.release(replaced);
+    }
+
+    /// Removes a block whose bytes are not the source's any more.
+    pub(super) fn remove(&self, key: BlockKey) {
+        let removed = self.shard(key).lock().remove(key);
+        self.release(removed);
+    }
+
+    fn share(&self, shard: &mut dyn Policy<Cached>, key: BlockKey) -> Option<Block> {
+        let cached = shard.get(key)?;
+        Some(Block::share(self.arena, cached.slot))
+    }
+
+    /// Evicts from the shard of `near`, or from the next that holds anything.
+    fn evict_one(&self, near: BlockKey) -> bool {
+        let start = self.shard_number(near);
+        for n in 0..self.shards.len() {
+            let victim = {
+                let mut shard = self.shards[(start + n) % self.shards.len()].lock();
+                // Observed under the lock: a write that has ended has replaced the block already.
+                shard.evict().map(|(key, cached)| (key, cached, self.epochs.observe(key)))
+            };
+            let Some((key, cached, seen)) = victim else { continue };
+            let block = Block::from_slot(self.arena, cached.slot);
+            if let Some(seen) = seen
+                && !cached.streamed
+            {
+                (self.evicted)(Evicted { key, block, seen });
+            }
+            return true;
+        }
+        false
+    }
+
+    fn release(&self, cached: Option<Cached>) {
+        drop(cached.map(|cached| Block::from_slot(self.arena, cached.slot)));
+    }
+
+    fn shard(&self, key: BlockKey) -> &Mutex<Shard> {
+        &self.shards[self.shard_number(key)]
+    }
+
+    fn shard_number(&self, key: BlockKey) -> usize {
+        self.hasher.hash_one(key.group()) as usize % self.shards.len()
+    }
+}

@@ -1,0 +1,15 @@
+//! The local cache: blocks of files in this client's own memory.
+//!
+//! A published block is never changed: a write puts a new slot in the place of the old one, so a
+//! reader that replies from a slot, or the remote tier that seals one, always sees one state.
+
+mod cache;
+mod flights;
+mod lru;
+mod policy;
+mod sequence;
+mod window;
+
+pub(crate) use cache::{Evicted, LocalCache, metadata_bytes_per_block};
+pub(crate) use flights::Flights;
+pub(crate) use sequence::Sequence;

@@ -1,0 +1,29 @@
+//! The contract of an eviction policy.
+
+use crate::block::BlockKey;
+
+/// Decides, from the keys alone, which block goes when room is needed. It also is the index: one
+/// look-up finds the block and tells the policy that it was used. The value is carried, never
+/// looked at, so a policy can be replayed on a trace with no values at all.
+///
+/// A policy holds no limit: it grows with [`Policy::insert`] and gives up a victim whenever
+/// [`Policy::evict`] asks. It is always called under a lock and must not block.
+pub(crate) trait Policy<V>: Send {
+    /// Finds the value of `key` and notes a use.
+    fn get(&mut self, key: BlockKey) -> Option<&mut V>;
+
+    /// Finds the value of `key` and notes nothing.
+    fn peek(&self, key: BlockKey) -> Option<&V>;
+
+    /// Puts `value` under `key`, as used now, and returns the value that it replaces.
+    fn insert(&mut self, key: BlockKey, value: V) -> Option<V>;
+
+    /// Forgets `key`: its contents are gone, which says nothing about its use.
+    fn remove(&mut self, key: BlockKey) -> Option<V>;
+
+    /// Gives up the block that is worth least. None only when it holds none.
+    fn evict(&mut self) -> Option<(BlockKey, V)>;
+
+    /// How many blocks it holds.
+    fn len(&self) -> usize;
+}

@@ -1,0 +1,241 @@
+//! What is done to directories: finding, making, opening, renaming, removing, listing.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use crate::caller::acting_as;
+use crate::filesystem::{Caller, Filesystem, NodeEntry, Result};
+use crate::front::{FileHandle, HandleId, Inode, NodeId};
+use crate::local::Sequence;
+use crate::source::{EntryKind, NewNode, Stat, WrittenFile};
+
+/// An entry of a directory, as a listing shows it.
+pub(crate) struct ListedEntry<'a> {
+    pub(crate) id: NodeId,
+    /// Where the listing goes on after this entry.
+    pub(crate) place: u64,
+    pub(crate) file_type: FileType,
+    pub(crate) name: &'a CStr,
+}
+
+impl Filesystem {
+    /// Finds `name` in a directory. Counts as a look-up.
+    pub(crate) fn look_up(&self, parent: NodeId, name: &CStr) -> Result<NodeEntry> {
+        let parent = self.inode(parent)?;
+        let (node, stat) = self.source.look_up(parent.node(), name)?;
+        Ok(self.told(node, &stat).1)
+    }
+
+    /// The kernel has forgotten so many look-ups.
+    pub(crate) fn forget(&self, id: NodeId, count: u64) {
+        self.inodes.forget(id, count);
+    }
+
+    /// Makes a directory, a symbolic link, a device, a pipe, a socket or a file. Counts as a
+    /// look-up.
+    pub(crate) fn make(
+        &self,
+        parent: NodeId,
+        name: &CStr,
+        node: NewNode<'_>,
+        caller: Caller,
+    ) -> Result<NodeEntry> {
+        let directory = self.inode(parent)?;
+        self.as_caller(caller, || self.source.make(directory.node(), name, node))?;
+        self.look_up(parent, name)
+    }
+
+    /// Creates, or opens, a regular file. Counts as a look-up.
+    pub(crate) fn create(
+        &self,
+        parent: NodeId,
+        name: &CStr,
+        flags: OFlags,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<(NodeEntry, HandleId)> {
+        let directory = self.inode(parent)?;
+        let file =
+            self.as_caller(caller, || self.source.create(directory.node(), name, flags, mode))?;
+        let (node, stat) = self.source.name_of(file.as_fd())?;
+        let (inode, entry) = self.told(node, &stat);
+        inode.contents.revalidate(inode.node())?;
+        let handle = self.add_handle(&inode, flags, Some(file)).inspect_err(|_| {
+            // The kernel will not hear of the inode.
+            self.inodes.forget(inode.id, 1);
+        })?;
+        Ok((entry, handle))
+    }
+
+    /// Opens a regular file, and looks whether its contents are still those that are cached.
+    pub(crate) fn open(&self, id: NodeId, flags: OFlags) -> Result<HandleId> {
+        let inode = self.inode(id)?;
+        if flags.contains(OFlags::TRUNC) {
+            let file =
+                self.change_whole(&inode, || self.source.open_written(inode.node(), flags))?;
+            return self.add_handle_with(&inode, flags, Some(file));
+        }
+        inode.contents.revalidate(inode.node())?;
+        self.add_handle(&inode, flags, None)
+    }
+
+    /// Closes a file.
+    pub(crate) fn release(&self, handle: HandleId) {
+        self.handles.remove_file(handle);
+    }
+
+    /// Gives a file one more name. Counts as a look-up.
+    pub(crate) fn link(&self, id: NodeId, parent: NodeId, name: &CStr) -> Result<NodeEntry> {
+        let (inode, directory) = (self.inode(id)?, self.inode(parent)?);
+        self.keeping_contents(&inode, || self.source.link(inode.node(), directory.node(), name))?;
+        self.look_up(parent, name)
+    }
+
+    /// Removes a name.
+    pub(crate) fn remove(&self, parent: NodeId, name: &CStr, kind: EntryKind) -> Result<()> {
+        let directory = self.inode(parent)?;
+        let remove = || self.source.remove(directory.node(), name, kind);
+        match self.known_file(&directory, name) {
+            // It may live on under another name.
+            Some(inode) => self.keeping_contents(&inode, remove),
+            None => remove(),
+        }
+    }
+
+    /// Renames; flags as in renameat2(2).
+    pub(crate) fn rename(
+        &self,
+        from: (NodeId, &CStr),
+        to: (NodeId, &CStr),
+        flags: u32,
+    ) -> Result<()> {
+        let (old, new) = (self.inode(from.0)?, self.inode(to.0)?);
+        let rename = || self.source.rename((old.node(), from.1), (new.node(), to.1), flags);
+        match self.known_file(&old, from.1) {
+            Some(inode) => self.keeping_contents(&inode, rename),
+            None => rename(),
+        }
+    }
+
+    /// Where a symbolic link points.
+    pub(crate) fn read_link(&self, id: NodeId) -> Result<Vec<u8>> {
+        self.source.read_link(self.inode(id)?.node())
+    }
+
+    /// Opens a directory.
+    pub(crate) fn open_directory(&self, id: NodeId) -> Result<HandleId> {
+        let inode = self.inode(id)?;
+        let stream = self.source.open_directory(inode.node())?;
+        Ok(self.handles.add_directory(inode, stream))
+    }
+
+    /// Closes a directory.
+    pub(crate) fn release_directory(&self, handle: HandleId) {
+        self.handles.remove_directory(handle);
+    }
+
+    /// Lists a directory from `place` on, until `each` returns false.
+    pub(crate) fn list(
+        &self,
+        handle: HandleId,
+        place: u64,
+        mut each: impl FnMut(ListedEntry<'_>) -> bool,
+    ) -> Result<()> {
+        let directory = self.handles.directory(handle).ok_or(Errno::BADF)?;
+        directory.with_stream(|stream| {
+            self.source.list(stream, place, |inode, place, file_type, name| {
+                let id = self.inodes.id_in_listing(&directory.inode, inode);
+                each(ListedEntry { id, place, file_type, name })
+            })
+        })
+    }
+
+    /// Lists a directory with what a look-up of each entry would tell. An entry counts as a
+    /// look-up if `each` took it.
+    pub(crate) fn list_with_attributes(
+        &self,
+        handle: HandleId,
+        place: u64,
+        mut each: impl FnMut(ListedEntry<'_>, Option<NodeEntry>) -> bool,
+    ) -> Result<()> {
+        let directory = self.handles.directory(handle).ok_or(Errno::BADF)?;
+        self.list(handle, place, |listed| {
+            // The kernel knows these two already, and must not count them.
+            if listed.name == c"." || listed.name == c".." {
+                return each(listed, None);
+            }
+            let found = self.source.look_up(directory.inode.node(), listed.name);
+            // One that has gone meanwhile is still listed, as readdir(3) would.
+            let Ok((node, stat)) = found else { return each(listed, None) };
+            let (inode, entry) = self.told(node, &stat);
+            let listed = ListedEntry { id: inode.id, ..listed };
+            let taken = each(listed, Some(entry));
+            if !taken {
+                self.inodes.forget(inode.id, 1);
+            }
+            taken
+        })
+    }
+
+    /// Notes that the kernel is told of an inode.
+    fn told(&self, node: OwnedFd, stat: &Stat) -> (Arc<Inode>, NodeEntry) {
+        let inode = self.inodes.looked_up(node, stat);
+        let entry = NodeEntry { id: inode.id, stat: *stat };
+        (inode, entry)
+    }
+
+    /// The regular file that the kernel knows under a name: what is done to a name moves the
+    /// times of its file.
+    fn known_file(&self, directory: &Inode, name: &CStr) -> Option<Arc<Inode>> {
+        let (_, stat) = self.source.look_up(directory.node(), name).ok()?;
+        let known = self.inodes.by_identity(stat.identity)?;
+        (known.file_type == FileType::RegularFile).then_some(known)
+    }
+
+    fn as_caller<T>(&self, caller: Caller, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.settings.act_as_caller { acting_as(caller, act) } else { act() }
+    }
+
+    fn add_handle(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OFlags,
+        created: Option<OwnedFd>,
+    ) -> Result<HandleId> {
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        let written = match created {
+            _ if !writes => None,
+            Some(file) => Some(WrittenFile::new(file)),
+            None => Some(self.source.open_written(inode.node(), flags)?),
+        };
+        self.add_handle_with(inode, flags, written)
+    }
+
+    fn add_handle_with(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OFlags,
+        written: Option<WrittenFile>,
+    ) -> Result<HandleId> {
+        let reads = !flags.contains(OFlags::WRONLY);
+        let direct = reads.then(|| self.source.open_direct(inode.node())).transpose()?;
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        Ok(self.handles.add_file(FileHandle {
+            inode: inode.clone(),
+            direct,
+            written: if writes { written } else { None },
+            append: flags.contains(OFlags::APPEND),
+            sequence: Sequence::default(),
+        }))
+    }
+}
+
+/// A name as the source's calls take it.
+pub(crate) fn c_name(name: &std::ffi::OsStr) -> Result<CString> {
+    use std::os::unix::ffi::OsStrExt as _;
+    CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)
+}

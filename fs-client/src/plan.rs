@@ -1,0 +1,310 @@
+//! What is meant by the command line of `rampool mount`: checked, with defaults, and with
+//! everything that can be known to fail before anything is mounted.
+
+use std::fs;
+use std::net::ToSocketAddrs as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fuser::MountOption;
+use rampool_protocol::certs::{Identity, Role};
+use rampool_protocol::endpoint::PORT_DEFAULT;
+use rampool_protocol::size::ByteSize;
+use rustix::io::Errno;
+
+use crate::args::MountArgs;
+use crate::failure::Failure;
+use crate::mounts;
+use crate::remote::{SERVERS_MAX, ServerAddress};
+
+const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
+const CACHE_MIN: ByteSize = ByteSize::mib(16);
+const ATTR_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+const ATTR_TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
+const THREADS_MAX: usize = 64;
+
+/// A mount that can be tried.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) source: PathBuf,
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) cache: ByteSize,
+    pub(crate) servers: Vec<ServerAddress>,
+    /// Present if there are servers.
+    pub(crate) identity: Option<Identity>,
+    pub(crate) attr_timeout: Duration,
+    pub(crate) threads: usize,
+    pub(crate) mount_options: Vec<MountOption>,
+    /// Whether all users may use the mount, or only the one who mounts.
+    pub(crate) for_all_users: bool,
+}
+
+impl Plan {
+    /// Checks what was asked for.
+    pub(crate) fn new(mut args: MountArgs) -> Result<Self, Failure> {
+        let root = rustix::process::geteuid().is_root();
+        let mut mount_options = Vec::new();
+        let mut for_all_users = root;
+        for option in std::mem::take(&mut args.options) {
+            match option.as_str() {
+                "" | "defaults" => {}
+                "allow_other" => for_all_users = true,
+                _ => match kernel_option(&option) {
+                    Some(known) => mount_options.extend(known),
+                    None => long_option(&mut args, &option)?,
+                },
+            }
+        }
+        let source = check_source(&args.source)?;
+        let mountpoint = check_mountpoint(&args.mountpoint, &source)?;
+        check_fuse(root)?;
+        let servers = check_servers(&args.servers)?;
+        let identity = match (&args.keys, servers.is_empty()) {
+            (Some(dir), false) => Some(Identity::load(dir, Role::Client).map_err(Failure::usage)?),
+            (None, false) => {
+                return Err(Failure::usage(
+                    "--server needs --keys DIR; make keys with 'rampool keys init' and 'rampool keys issue'",
+                ));
+            }
+            (_, true) => None,
+        };
+        Ok(Self {
+            source,
+            mountpoint,
+            cache: check_cache(args.cache_size.as_deref())?,
+            servers,
+            identity,
+            attr_timeout: check_timeout(args.attr_timeout)?,
+            threads: check_threads(args.threads)?,
+            mount_options,
+            for_all_users,
+        })
+    }
+}
+
+/// Options that the kernel or mount(8) understands; an empty list for those that mean nothing to
+/// a mounted filesystem.
+fn kernel_option(option: &str) -> Option<Vec<MountOption>> {
+    Some(vec![match option {
+        "ro" => MountOption::RO,
+        "rw" => MountOption::RW,
+        "suid" => MountOption::Suid,
+        "nosuid" => MountOption::NoSuid,
+        "dev" => MountOption::Dev,
+        "nodev" => MountOption::NoDev,
+        "exec" => MountOption::Exec,
+        "noexec" => MountOption::NoExec,
+        "atime" => MountOption::Atime,
+        "noatime" => MountOption::NoAtime,
+        "sync" => MountOption::Sync,
+        "async" => MountOption::Async,
+        "dirsync" => MountOption::DirSync,
+        "auto" | "noauto" | "_netdev" | "nofail" | "user" | "nouser" | "users" | "relatime" => {
+            return Some(Vec::new());
+        }
+        other if other.starts_with("x-") || other.starts_with("comment=") => {
+            return Some(Vec::new());
+        }
+        _ => return None,
+    }])
+}
+
+/// A long option that was given as `-o name=value`.
+fn long_option(args: &mut MountArgs, option: &str) -> Result<(), Failure> {
+    let (name, value) = option.split_once('=').unwrap_or((option, ""));
+    let number = |what: &str| {
+        value.parse().map_err(|_| Failure::usage(format!("-o {what}: '{value}' is not a number")))
+    };
+    match name.replace('-', "_").as_str() {
+        "cache_size" => args.cache_size = Some(value.to_owned()),
+        "server" => args.servers.push(value.to_owned()),
+        "keys" => args.keys = Some(PathBuf::from(value)),
+        "attr_timeout" => args.attr_timeout = Some(number("attr_timeout")?),
+        "threads" => args.threads = Some(number("threads")? as usize),
+        _ => {
+            return Err(Failure::usage(format!(
+                "unknown mount option '{option}'; see 'rampool mount --help'"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_source(path: &Path) -> Result<PathBuf, Failure> {
+    let found = fs::canonicalize(path)
+        .map_err(|error| Failure::usage(format!("source {}: {}", path.display(), plain(&error))))?;
+    if !found.is_dir() {
+        return Err(Failure::usage(format!("source {} is not a directory", path.display())));
+    }
+    Ok(found)
+}
+
+fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
+    let shown = path.display();
+    let found = match fs::canonicalize(path) {
+        Ok(found) => found,
+        Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => {
+            return Err(Failure::mount(format!(
+                "mountpoint {shown} holds a mount whose daemon is dead; run: umount {shown}"
+            )));
+        }
+        Err(error) => {
+            return Err(Failure::usage(format!("mountpoint {shown}: {}", plain(&error))));
+        }
+    };
+    if !found.is_dir() {
+        return Err(Failure::usage(format!("mountpoint {shown} is not a directory")));
+    }
+    if mounts::is_rampool(&found) {
+        return Err(Failure::mount(format!(
+            "mountpoint {shown} is busy: rampool is mounted there; run: rampool umount {shown}"
+        )));
+    }
+    let same = match (fs::metadata(&found), fs::metadata(source)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    };
+    if same {
+        return Ok(found);
+    }
+    if mounts::is_mount_root(&found) {
+        return Err(Failure::mount(format!(
+            "mountpoint {shown} is busy: something else is mounted there"
+        )));
+    }
+    let mut entries = fs::read_dir(&found)
+        .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
+    if entries.next().is_some() {
+        return Err(Failure::mount(format!(
+            "mountpoint {shown} is not empty; mount over an empty directory, or over the source itself"
+        )));
+    }
+    Ok(found)
+}
+
+fn check_fuse(root: bool) -> Result<(), Failure> {
+    if !Path::new("/dev/fuse").exists() {
+        return Err(Failure::mount("there is no /dev/fuse; run: modprobe fuse"));
+    }
+    if !root && mounts::fusermount().is_none() {
+        return Err(Failure::mount(
+            "fusermount3 is not installed, which users other than root need; \
+             install the package fuse3, or mount as root",
+        ));
+    }
+    Ok(())
+}
+
+fn check_cache(given: Option<&str>) -> Result<ByteSize, Failure> {
+    let cache = match given {
+        None => CACHE_DEFAULT,
+        Some(text) => text
+            .parse::<ByteSize>()
+            .map_err(|error| Failure::usage(format!("--cache-size: {error}")))?,
+    };
+    let machine = ByteSize(machine_memory());
+    if cache < CACHE_MIN {
+        return Err(Failure::usage(format!(
+            "--cache-size {cache} is too little; at least {CACHE_MIN}"
+        )));
+    }
+    if cache > machine {
+        return Err(Failure::usage(format!(
+            "--cache-size {cache} is more than this machine has ({machine})"
+        )));
+    }
+    Ok(cache)
+}
+
+fn check_servers(given: &[String]) -> Result<Vec<ServerAddress>, Failure> {
+    if given.len() > SERVERS_MAX {
+        return Err(Failure::usage(format!("more than {SERVERS_MAX} servers")));
+    }
+    given.iter().map(|given| resolve(given)).collect()
+}
+
+fn resolve(given: &str) -> Result<ServerAddress, Failure> {
+    let refuse =
+        |why: &str| Failure::usage(format!("--server {given}: {why}; write HOST or HOST:PORT"));
+    // A bare IPv6 address has colons of its own.
+    let with_port = given
+        .to_socket_addrs()
+        .or_else(|_| (given.trim_matches(['[', ']']), PORT_DEFAULT).to_socket_addrs());
+    match with_port {
+        Ok(mut found) => {
+            let found = found.next().ok_or_else(|| refuse("no address"))?;
+            Ok(ServerAddress { given: given.to_owned(), found })
+        }
+        Err(_) => Err(refuse("the address does not resolve")),
+    }
+}
+
+fn check_timeout(given: Option<f64>) -> Result<Duration, Failure> {
+    match given {
+        None => Ok(ATTR_TIMEOUT_DEFAULT),
+        Some(seconds) if (0.0..=ATTR_TIMEOUT_MAX_SECONDS).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        Some(seconds) => Err(Failure::usage(format!(
+            "--attr-timeout {seconds}: between 0 and {ATTR_TIMEOUT_MAX_SECONDS} seconds"
+        ))),
+    }
+}
+
+fn check_threads(given: Option<usize>) -> Result<usize, Failure> {
+    match given {
+        // Two at least: one may be at the disk while the other takes requests.
+        None => Ok(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)),
+        Some(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
+        Some(threads) => {
+            Err(Failure::usage(format!("--threads {threads}: between 1 and {THREADS_MAX}")))
+        }
+    }
+}
+
+fn machine_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
+/// An error of the system without the number that Rust adds.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_is_neither_too_small_nor_larger_than_the_machine() {
+        assert_eq!(check_cache(None).unwrap(), CACHE_DEFAULT);
+        assert_eq!(check_cache(Some("16M")).unwrap(), CACHE_MIN);
+        for bad in ["15M", "1000T", "much", "0"] {
+            assert!(check_cache(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn servers_are_given_with_or_without_a_port() {
+        let found = |given| resolve(given).unwrap().found.to_string();
+        assert_eq!(found("127.0.0.1"), "127.0.0.1:7167");
+        assert_eq!(found("127.0.0.1:80"), "127.0.0.1:80");
+        assert_eq!(found("[::1]:80"), "[::1]:80");
+        assert_eq!(found("::1"), "[::1]:7167");
+        assert!(resolve("no.such.host.invalid").is_err());
+        assert!(resolve("127.0.0.1:99999").is_err());
+    }
+
+    #[test]
+    fn mount_options_are_known_or_refused() {
+        assert_eq!(kernel_option("ro"), Some(vec![MountOption::RO]));
+        assert_eq!(kernel_option("x-systemd.automount"), Some(Vec::new()));
+        assert_eq!(kernel_option("cache_size=1G"), None);
+    }
+}

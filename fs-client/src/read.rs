@@ -1,0 +1,296 @@
+//! The way of a read.
+//!
+//! 1. All of it is in the local cache: answered here, on the thread that took the request.
+//! 2. Else the missing blocks are brought in: from the servers that hold them, and what they
+//!    cannot give, from the source. One reader brings a block, others who miss it wait.
+//! 3. Where the cache has no room, the source is read past it.
+//!
+//! A sequential reader has the blocks that follow brought in ahead of it.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use crate::arena::{AlignedBuffer, Block, Empty, contiguous, scatter};
+use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, FileKey, Span, runs};
+use crate::filesystem::{Filesystem, Result};
+use crate::front::{FileHandle, HandleId};
+use crate::metrics::Layer;
+use crate::remote::Wanted;
+
+/// Takes the answer to a read, on whatever thread it is ready.
+pub(crate) trait ReadReply: Send + 'static {
+    fn bytes(self, data: &[u8]);
+    fn error(self, errno: Errno);
+}
+
+/// How often a reader waits for blocks that others bring, before it reads the source itself.
+const ROUNDS: usize = 4;
+
+/// A read that the cache alone could not answer.
+struct Miss {
+    handle: Arc<FileHandle>,
+    offset: u64,
+    len: usize,
+    began: Instant,
+    /// The blocks from its start that were in the cache.
+    found: Vec<Block>,
+    streaming: bool,
+}
+
+/// Why blocks could not be brought into the cache.
+enum Unbrought {
+    /// The file is shorter than was thought.
+    Shorter,
+    /// The cache has no room, or others kept getting in the way.
+    NoRoom,
+    /// The source says so.
+    Failed(Errno),
+}
+
+impl Filesystem {
+    /// Answers a read of `len` bytes at `offset`.
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        handle: HandleId,
+        offset: u64,
+        len: usize,
+        reply: impl ReadReply,
+    ) {
+        let began = Instant::now();
+        let Some(handle) = self.handles.file(handle) else { return reply.error(Errno::BADF) };
+        let len = match self.readable(&handle, offset, len) {
+            Ok(len) => len,
+            Err(error) => return reply.error(error),
+        };
+        let contents = &handle.inode.contents;
+        let window = self.settings.readahead_blocks;
+        let ahead = handle.sequence.note(offset, len, contents.size(), window);
+
+        let span = Span::of(offset, len);
+        let mut found = Vec::with_capacity(span.count);
+        self.cache.get_leading(contents.key(), span, &mut found);
+        if found.len() == span.count {
+            answer(reply, &found, offset, len);
+            self.metrics.count_read(Layer::Local, began.elapsed());
+            self.metrics.count_bytes(Layer::Local, len);
+            if let Some(span) = ahead.bring {
+                self.bring_ahead(&handle, span);
+            }
+            return;
+        }
+
+        if let Some(span) = ahead.bring {
+            self.bring_ahead(&handle, span);
+        }
+        let streaming = ahead.streaming;
+        let miss = Miss { handle, offset, len, began, found, streaming };
+        match self.workers.seat() {
+            Some(_seat) => self.serve_miss(miss, reply),
+            None => {
+                let this = self.clone();
+                self.workers.hand_over(Box::new(move || this.serve_miss(miss, reply)));
+            }
+        }
+    }
+
+    /// How many of `len` bytes at `offset` there are.
+    fn readable(&self, handle: &FileHandle, offset: u64, len: usize) -> Result<usize> {
+        if handle.direct.is_none() {
+            return Err(Errno::BADF);
+        }
+        let contents = &handle.inode.contents;
+        if offset.saturating_add(len as u64) > contents.size() {
+            // Somebody else may have made it longer.
+            contents.revalidate(handle.inode.node())?;
+        }
+        let left = contents.size().saturating_sub(offset);
+        Ok(len.min(usize::try_from(left).unwrap_or(usize::MAX)))
+    }
+
+    fn serve_miss(&self, miss: Miss, reply: impl ReadReply) {
+        let Miss { handle, offset, mut len, began, found, streaming } = miss;
+        let span = Span::of(offset, len);
+        let cached_bytes = found.len() * BLOCK_SIZE;
+        let layer = match self.bring(&handle, span, found, streaming) {
+            Ok((blocks, layer)) => {
+                answer(reply, &blocks, offset, len);
+                layer
+            }
+            Err(Unbrought::Failed(error)) => return reply.error(error),
+            Err(reason) => {
+                if matches!(reason, Unbrought::Shorter) {
+                    len = match self.readable(&handle, offset, len) {
+                        Ok(len) => len,
+                        Err(error) => return reply.error(error),
+                    };
+                }
+                self.read_past_cache(&handle, offset, len, reply);
+                self.metrics.count_bytes(Layer::Source, len);
+                Layer::Source
+            }
+        };
+        self.metrics.count_bytes(Layer::Local, cached_bytes.min(len));
+        self.metrics.count_read(layer, began.elapsed());
+    }
+
+    /// Brings the blocks of `span` into the cache, `found` being those from its start that are
+    /// there already, and says from how far the slowest came.
+    fn bring(
+        &self,
+        handle: &FileHandle,
+        span: Span,
+        found: Vec<Block>,
+        streaming: bool,
+    ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
+        let mut layer = Layer::Local;
+        let mut blocks: Vec<Option<Block>> = found.into_iter().map(Some).collect();
+        blocks.resize_with(span.count, || None);
+        for _ in 0..ROUNDS {
+            let file = handle.inode.contents.key();
+            let mut missing = Vec::with_capacity(span.count);
+            for (place, index) in blocks.iter_mut().zip(span.blocks()) {
+                if place.is_none() {
+                    *place = self.cache.get(BlockKey { file, index });
+                }
+                if place.is_none() {
+                    missing.push(index);
+                }
+            }
+            if missing.is_empty() {
+                return Ok((blocks.into_iter().flatten().collect(), layer));
+            }
+            let mut claim = self.flights.claim(file, &missing);
+            // What landed since it was looked for needs no second flight.
+            claim.led.retain(|&index| !self.cache.contains(BlockKey { file, index }));
+            if !claim.led.is_empty() {
+                let (brought, from) = self.bring_led(handle, file, &claim.led, streaming)?;
+                layer = layer.max(from);
+                for (&index, block) in claim.led.iter().zip(brought) {
+                    blocks[(index.0 - span.first.0) as usize] = Some(block);
+                }
+            } else {
+                // Brought by somebody else just now, from beyond the cache.
+                layer = layer.max(Layer::Source);
+            }
+            claim.wait_for_others();
+        }
+        match blocks.into_iter().collect::<Option<Vec<_>>>() {
+            Some(blocks) => Ok((blocks, layer)),
+            None => Err(Unbrought::NoRoom),
+        }
+    }
+
+    /// Brings blocks that nobody else is bringing: in sorted order, and in that order returned.
+    fn bring_led(
+        &self,
+        handle: &FileHandle,
+        file: FileKey,
+        led: &[BlockIndex],
+        streaming: bool,
+    ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
+        let key = |index: BlockIndex| BlockKey { file, index };
+        // Before anything is read: what a write overtakes from here on is not cached.
+        let seen: Vec<_> = led.iter().map(|&index| self.cache.observe(key(index))).collect();
+        let mut slots = self.cache.room(key(led[0]), led.len());
+        if slots.len() < led.len() {
+            return Err(Unbrought::NoRoom);
+        }
+
+        let arrived = self.ask_servers(file, led, &mut slots);
+        let mut layer = Layer::Remote;
+        let mut at = 0;
+        while at < led.len() {
+            if arrived[at] {
+                at += 1;
+                continue;
+            }
+            let late = arrived[at..].iter().position(|&here| here).unwrap_or(led.len() - at);
+            let run = runs(&led[at..at + late]).next().expect("at least one block is left");
+            self.read_source(handle, run, &mut slots[at..at + run.count])?;
+            self.metrics.count_bytes(Layer::Source, run.count * BLOCK_SIZE);
+            layer = Layer::Source;
+            at += run.count;
+        }
+
+        let blocks: Vec<Block> = slots.into_iter().map(Empty::publish).collect();
+        for ((&index, block), seen) in led.iter().zip(&blocks).zip(seen) {
+            if let Some(seen) = seen {
+                self.cache.insert(key(index), block.clone(), seen, streaming);
+            }
+        }
+        Ok((blocks, layer))
+    }
+
+    /// Fills those slots whose blocks a server gives in time, and says which.
+    fn ask_servers(&self, file: FileKey, led: &[BlockIndex], slots: &mut [Empty]) -> Vec<bool> {
+        let mut wanted: Vec<Wanted<'_>> = led
+            .iter()
+            .zip(slots)
+            .map(|(&index, slot)| Wanted::new(BlockKey { file, index }, slot.bytes_mut()))
+            .collect();
+        self.remote.fetch(&mut wanted);
+        let arrived: Vec<bool> = wanted.iter().map(|wanted| wanted.arrived).collect();
+        let hits = arrived.iter().filter(|&&here| here).count();
+        self.metrics.count_bytes(Layer::Remote, hits * BLOCK_SIZE);
+        arrived
+    }
+
+    fn read_source(
+        &self,
+        handle: &FileHandle,
+        run: Span,
+        slots: &mut [Empty],
+    ) -> std::result::Result<(), Unbrought> {
+        let file = handle.direct.as_ref().ok_or(Unbrought::Failed(Errno::BADF))?;
+        let bytes = run.bytes();
+        let got = file.read_blocks(&mut scatter(slots), bytes.start).map_err(Unbrought::Failed)?;
+        let expected = handle.inode.contents.size().min(bytes.end).saturating_sub(bytes.start);
+        // Zeros must stand for what lies beyond the end, not for what somebody else cut off.
+        if (got as u64) < expected { Err(Unbrought::Shorter) } else { Ok(()) }
+    }
+
+    /// Answers from the source without keeping anything.
+    fn read_past_cache(&self, handle: &FileHandle, offset: u64, len: usize, reply: impl ReadReply) {
+        let span = Span::of(offset, len);
+        let result = (|| {
+            let file = handle.direct.as_ref().ok_or(Errno::BADF)?;
+            let mut buffer = AlignedBuffer::new(span.count).map_err(|_| Errno::NOMEM)?;
+            let start = span.bytes().start;
+            let whole = &mut buffer.bytes_mut()[..span.count * BLOCK_SIZE];
+            let got = file.read_blocks(&mut [IoSliceMut::new(whole)], start)?;
+            let from = (offset - start) as usize;
+            Ok((buffer, from, got.clamp(from, from + len)))
+        })();
+        match result {
+            Ok((mut buffer, from, to)) => reply.bytes(&buffer.bytes_mut()[from..to]),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    /// Has the pool bring in blocks that a sequential reader will ask for next.
+    fn bring_ahead(self: &Arc<Self>, handle: &Arc<FileHandle>, span: Span) {
+        let (this, handle) = (self.clone(), handle.clone());
+        self.workers.try_hand_over(move || {
+            // Nobody waits for it; a reader that comes for it meets the error itself.
+            let _ = this.bring(&handle, span, Vec::new(), true);
+        });
+    }
+}
+
+/// Replies with `len` bytes from `offset`, which lie in `blocks`.
+fn answer(reply: impl ReadReply, blocks: &[Block], offset: u64, len: usize) {
+    let skip = (offset % BLOCK_SIZE as u64) as usize;
+    match contiguous(blocks) {
+        Some(bytes) => reply.bytes(&bytes[skip..skip + len]),
+        None => {
+            let mut gathered = Vec::with_capacity(blocks.len() * BLOCK_SIZE);
+            for block in blocks {
+                gathered.extend_from_slice(&**block);
+            }
+            reply.bytes(&gathered[skip..skip + len]);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What was lent, and to whom: 16 bytes a block.
+//!
+//! A bounded table that may forget anything at any time: a block that is not in it is read from
+//! the source. Each block falls into one set of a few places; the oldest there gives way. An
+//! entry is found by a fingerprint of its key, so it may rarely be another block's: then the seal
+//! does not open, and it is a miss.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::seal::SealCount;
+use crate::block::BlockKey;
+
+const WAYS: usize = 8;
+
+const FREE: RawEntry = [0, 0];
+/// A part of 256 KiB under one lock: large enough that the allocator takes it from the kernel,
+/// which makes it resident only as it is used.
+const SETS_A_PART: usize = 2048;
+
+/// A server of this mount, by its place in the list of servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServerIndex(pub(super) u8);
+
+/// Where a block is, and which sealing of it is the valid one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lent {
+    pub(super) server: ServerIndex,
+    pub(super) count: SealCount,
+}
+
+/// All blocks that are believed to be lent.
+pub(super) struct LentTable {
+    parts: Box<[Mutex<Box<[RawEntry]>>]>,
+    hasher: RandomState,
+    held: AtomicUsize,
+}
+
+/// The fingerprint (0 is a free place), then server and count: 8 and 56 bits.
+type RawEntry = [u64; 2];
+
+impl LentTable {
+    /// A table of about `bytes` bytes, which become resident as they are used.
+    pub(super) fn new(bytes: usize) -> Self {
+        let entries_a_part = WAYS * SETS_A_PART;
+        let parts = (bytes / size_of::<RawEntry>() / entries_a_part).max(1);
+        let part = || Mutex::new(vec![FREE; entries_a_part].into_boxed_slice());
+        Self {
+            parts: (0..parts).map(|_| part()).collect(),
+            hasher: RandomState::new(),
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    /// Where `key` is lent to, as far as is known.
+    pub(super) fn get(&self, key: BlockKey) -> Option<Lent> {
+        if self.held.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.with_set(key, |set, fingerprint| {
+            let entry = set.iter().find(|entry| entry[0] == fingerprint)?;
+            Some(unpack(*entry))
+        })
+    }
+
+    /// Notes that `key` is lent, if `still` says so while nobody can forget it at the same time.
+    pub(super) fn insert_if(&self, key: BlockKey, lent: Lent, still: impl FnOnce() -> bool) {
+        self.with_set(key, |set, fingerprint| {
+            // Counted before `still` is asked: whoever finds the table empty after that has begun
+            // its write before, and `still` says so.
+            self.held.fetch_add(1, Ordering::SeqCst);
+            if !still() {
+                self.held.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
+            let place = set
+                .iter()
+                .position(|entry| entry[0] == fingerprint)
+                .or_else(|| set.iter().position(|&entry| entry == FREE))
+                .unwrap_or_else(|| oldest(set));
+            if set[place] != FREE {
+                self.held.fetch_sub(1, Ordering::SeqCst);
+            }
+            set[place] = pack(fingerprint, lent);
+        });
+    }
+
+    /// Forgets `key`: its block has changed.
+    pub(super) fn forget(&self, key: BlockKey) {
+        self.forget_if(key, |_| true);
+    }
+
+    /// Forgets `key` if it is still lent as `lent` says: it was not there.
+    pub(super) fn forget_this(&self, key: BlockKey, lent: Lent) {
+        self.forget_if(key, |found| found == lent);
+    }
+
+    /// How many blocks are believed to be lent.
+    pub(super) fn len(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn forget_if(&self, key: BlockKey, which: impl FnOnce(Lent) -> bool) {
+        if self.held.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        self.with_set(key, |set, fingerprint| {
+            let found = set.iter_mut().find(|entry| entry[0] == fingerprint);
+            if let Some(entry) = found
+                && which(unpack(*entry))
+            {
+                *entry = FREE;
+                self.held.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+    }
+
+    fn with_set<T>(&self, key: BlockKey, act: impl FnOnce(&mut [RawEntry], u64) -> T) -> T {
+        let fingerprint = self.hasher.hash_one(key).max(1);
+        let set = fingerprint as usize % (self.parts.len() * SETS_A_PART);
+        let mut part = self.parts[set / SETS_A_PART].lock();
+        let start = set % SETS_A_PART * WAYS;
+        act(&mut part[start..start + WAYS], fingerprint)
+    }
+}
+
+fn pack(fingerprint: u64, lent: Lent) -> RawEntry {
+    debug_assert!(lent.count.0 < 1 << 56, "2^56 blocks are more than a mount can send");
+    [fingerprint, u64::from(lent.server.0) << 56 | lent.count.0]
+}
+
+fn unpack(entry: RawEntry) -> Lent {
+    let server = ServerIndex((entry[1] >> 56) as u8);
+    Lent { server, count: SealCount(entry[1] & ((1 << 56) - 1)) }
+}
+
+fn oldest(set: &[RawEntry]) -> usize {
+    let by_count = |&(_, entry): &(usize, &RawEntry)| unpack(*entry).count.0;
+    set.iter().enumerate().min_by_key(by_count).map_or(0, |(place, _)| place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{BlockIndex, FileKey};
+
+    fn key(n: u64) -> BlockKey {
+        BlockKey { file: FileKey(1), index: BlockIndex(n) }
+    }
+
+    fn lent(count: u64) -> Lent {
+        Lent { server: ServerIndex(3), count: SealCount(count) }
+    }
+
+    #[test]
+    fn what_is_noted_is_found_until_it_is_forgotten() {
+        let table = LentTable::new(1 << 20);
+        table.insert_if(key(1), lent(5), || true);
+        table.insert_if(key(2), lent(6), || false);
+        assert_eq!((table.get(key(1)), table.get(key(2))), (Some(lent(5)), None));
+        table.forget_this(key(1), lent(4));
+        assert_eq!(table.get(key(1)), Some(lent(5)), "it was sent anew meanwhile");
+        table.forget(key(1));
+        assert_eq!((table.get(key(1)), table.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_oldest_and_grows_no_more() {
+        let table = LentTable::new(0);
+        let capacity = WAYS * SETS_A_PART;
+        for n in 0..4 * capacity as u64 {
+            table.insert_if(key(n), lent(n), || true);
+        }
+        assert!(table.len() <= capacity);
+        let newest =
+            (3 * capacity as u64..4 * capacity as u64).filter(|&n| table.get(key(n)).is_some());
+        assert!(newest.count() > capacity / 2);
+    }
+}

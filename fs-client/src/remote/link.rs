@@ -1,0 +1,319 @@
+//! The connection to a server: made, kept, and made again.
+//!
+//! One stream carries requests and answers of readers, another the blocks that are sent; the
+//! first goes before the second. Everything here runs on the tier's thread.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::BytesMut;
+use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
+use rampool_protocol::certs::{Role, SERVER_NAME, explain};
+use rampool_protocol::control::{self, CloseCode, ToClient, ToServer, VERSION};
+use rampool_protocol::endpoint;
+use rampool_protocol::frame::{HEADER_SIZE, Header, PutOutcome, RequestId, Verb};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{sleep, timeout};
+use zerocopy::IntoBytes as _;
+
+use super::sender::{self, SentBlock};
+use super::server::{GetAnswer, GetRequest, Inbox, Server};
+use super::{Offer, Shared};
+
+/// A server that does not welcome us within this time is tried again later.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pauses between attempts to connect: doubled after each that fails.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Frames of blocks under way that the server has not answered.
+const PUTS_UNDER_WAY_MAX: usize = 8;
+
+/// Requests of readers that the server has not answered; a further one is a miss.
+const GETS_UNDER_WAY_MAX: usize = 4096;
+
+/// Time for the last words to the servers when the mount ends.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Our sockets: one for servers with IPv4 addresses, one for the others.
+pub(super) struct Endpoints {
+    config: quinn::ClientConfig,
+    v4: Option<Endpoint>,
+    v6: Option<Endpoint>,
+}
+
+/// What was sent and not yet answered.
+#[derive(Default)]
+struct UnderWay {
+    gets: RefCell<HashMap<RequestId, GetRequest>>,
+    puts: RefCell<VecDeque<(RequestId, Vec<SentBlock>)>>,
+    put_answered: Notify,
+}
+
+/// Keeps a connection to each server and sends what is offered, until told to stop.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut endpoints: Endpoints,
+    inboxes: Vec<Inbox>,
+    queue: mpsc::Receiver<Offer>,
+    mut stop: watch::Receiver<bool>,
+) {
+    for (server, inbox) in shared.servers.iter().zip(inboxes) {
+        match endpoints.for_address(server.address.found) {
+            Ok(endpoint) => {
+                let (shared, server) = (shared.clone(), server.clone());
+                let config = endpoints.config.clone();
+                tokio::task::spawn_local(keep(shared, server, endpoint, config, inbox));
+            }
+            Err(error) => {
+                tracing::warn!(server = server.address.given, %error, "no socket");
+                server.disconnected(&error.to_string());
+            }
+        }
+    }
+    tokio::select! {
+        () = sender::run(&shared, queue) => {}
+        _ = stop.wait_for(|&stop| stop) => {}
+    }
+    // The tasks end with this thread's runtime.
+    for endpoint in [endpoints.v4, endpoints.v6].into_iter().flatten() {
+        endpoint.close(CloseCode::Done.into(), b"the mount ends");
+        let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
+    }
+}
+
+impl Endpoints {
+    pub(super) fn new(config: quinn::ClientConfig) -> Self {
+        Self { config, v4: None, v6: None }
+    }
+
+    fn for_address(&mut self, address: SocketAddr) -> std::io::Result<Endpoint> {
+        let (endpoint, any) = match address {
+            SocketAddr::V4(_) => (&mut self.v4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
+            SocketAddr::V6(_) => (&mut self.v6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
+        };
+        if let Some(endpoint) = endpoint {
+            return Ok(endpoint.clone());
+        }
+        let bound = endpoint::bind(any)?;
+        if let Some(hint) = bound.hint() {
+            tracing::info!("{hint}");
+        }
+        let made =
+            Endpoint::new(endpoint::endpoint_config(), None, bound.socket, Arc::new(TokioRuntime))?;
+        *endpoint = Some(made.clone());
+        Ok(made)
+    }
+}
+
+/// Connects, serves, and connects again.
+async fn keep(
+    shared: Arc<Shared>,
+    server: Arc<Server>,
+    endpoint: Endpoint,
+    config: quinn::ClientConfig,
+    mut inbox: Inbox,
+) {
+    let mut pause = RETRY_MIN;
+    loop {
+        let result = match connect(&server, &endpoint, &config).await {
+            Ok((connection, control)) => {
+                tracing::info!(server = server.address.given, "connected");
+                pause = RETRY_MIN;
+                let result = serve(&shared, &server, &connection, control, &mut inbox).await;
+                connection.close(CloseCode::Protocol.into(), b"");
+                result
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result
+            && server.disconnected(&format!("{error:#}"))
+        {
+            tracing::warn!(server = server.address.given, "{error:#}; trying again");
+        }
+        // What waits for the lost connection is a miss now.
+        while inbox.gets.try_recv().is_ok() {}
+        while inbox.puts.try_recv().is_ok() {}
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+async fn connect(
+    server: &Server,
+    endpoint: &Endpoint,
+    config: &quinn::ClientConfig,
+) -> anyhow::Result<(Connection, (SendStream, RecvStream))> {
+    let connecting = endpoint.connect_with(config.clone(), server.address.found, SERVER_NAME)?;
+    let connection = timeout(WELCOME_TIMEOUT, connecting)
+        .await
+        .context("the server does not answer")?
+        .map_err(|error| anyhow::anyhow!("{}", explain(&error, Role::Server)))?;
+    // In TLS 1.3 the server looks at our certificate after we think that we are connected.
+    let control = connection.open_bi().await.map_err(|_| lost(&connection))?;
+    Ok((connection, control))
+}
+
+/// Serves one connection until it is lost, or broken by the server.
+async fn serve(
+    shared: &Arc<Shared>,
+    server: &Server,
+    connection: &Connection,
+    (mut ask, mut tell): (SendStream, RecvStream),
+    inbox: &mut Inbox,
+) -> anyhow::Result<()> {
+    let hello = ToServer::Hello { version: VERSION, mount: shared.sealer.mount() };
+    ask.write_all(&control::encode(&hello)).await.map_err(|_| lost(connection))?;
+    let welcome = timeout(WELCOME_TIMEOUT, read_message(connection, &mut tell))
+        .await
+        .context("the server does not welcome us")??;
+    let ToClient::Welcome { version, lending } = welcome else {
+        bail!("the server did not begin with a welcome");
+    };
+    if version != VERSION {
+        bail!("the server speaks version {version}, we speak {VERSION}; upgrade the older");
+    }
+    let (gets_out, gets_in) = connection.open_bi().await.map_err(|_| lost(connection))?;
+    let (puts_out, puts_in) = connection.open_bi().await.map_err(|_| lost(connection))?;
+    // A reader waits for the one, nobody for the other.
+    let _ = gets_out.set_priority(1);
+    server.connected(lending);
+
+    let under_way = Rc::new(UnderWay::default());
+    let result = tokio::select! {
+        result = read_lending(connection, server, &mut tell) => result,
+        result = send_gets(shared, &under_way, gets_out, &mut inbox.gets) => result,
+        result = send_puts(shared, &under_way, puts_out, &mut inbox.puts) => result,
+        result = read_answers(shared, &under_way, gets_in) => result,
+        result = read_answers(shared, &under_way, puts_in) => result,
+    };
+    // A lost connection breaks all of them at once; it says more than they do.
+    match connection.close_reason() {
+        Some(_) => Err(lost(connection)),
+        None => result,
+    }
+}
+
+async fn read_lending(
+    connection: &Connection,
+    server: &Server,
+    tell: &mut RecvStream,
+) -> anyhow::Result<()> {
+    loop {
+        match read_message(connection, tell).await? {
+            ToClient::Lending(lending) => server.lends(lending),
+            ToClient::Welcome { .. } => bail!("the server welcomed us twice"),
+        }
+    }
+}
+
+async fn read_message(connection: &Connection, tell: &mut RecvStream) -> anyhow::Result<ToClient> {
+    let mut length = [0; 4];
+    tell.read_exact(&mut length).await.map_err(|_| lost(connection))?;
+    let mut body = vec![0; control::parse_length(length)?];
+    tell.read_exact(&mut body).await.map_err(|_| lost(connection))?;
+    Ok(control::decode(&body)?)
+}
+
+async fn send_gets(
+    shared: &Shared,
+    under_way: &UnderWay,
+    mut out: SendStream,
+    gets: &mut mpsc::Receiver<GetRequest>,
+) -> anyhow::Result<()> {
+    let mut next = 0;
+    let mut wire = Vec::new();
+    while let Some(request) = gets.recv().await {
+        if under_way.gets.borrow().len() >= GETS_UNDER_WAY_MAX {
+            // Dropping it tells the reader.
+            shared.counts.timeouts.fetch_add(1, Relaxed);
+            continue;
+        }
+        next += 1;
+        let id = RequestId(next);
+        wire.clear();
+        wire.extend_from_slice(&Header::get(id, request.keys.len()).to_bytes());
+        wire.extend_from_slice(request.keys.as_bytes());
+        under_way.gets.borrow_mut().insert(id, request);
+        out.write_all(&wire).await?;
+    }
+    bail!("the mount ends")
+}
+
+async fn send_puts(
+    shared: &Shared,
+    under_way: &UnderWay,
+    mut out: SendStream,
+    puts: &mut mpsc::Receiver<sender::PutFrame>,
+) -> anyhow::Result<()> {
+    let mut next = 0;
+    while let Some(frame) = puts.recv().await {
+        while under_way.puts.borrow().len() >= PUTS_UNDER_WAY_MAX {
+            under_way.put_answered.notified().await;
+        }
+        next += 1;
+        let (wire, blocks) = frame.into_wire(RequestId(next));
+        shared.counts.sent.fetch_add(blocks.len() as u64, Relaxed);
+        under_way.puts.borrow_mut().push_back((RequestId(next), blocks));
+        out.write_chunk(wire).await?;
+    }
+    bail!("the mount ends")
+}
+
+async fn read_answers(
+    shared: &Shared,
+    under_way: &UnderWay,
+    mut stream: RecvStream,
+) -> anyhow::Result<()> {
+    loop {
+        let mut header = [0; HEADER_SIZE];
+        stream.read_exact(&mut header).await?;
+        let header = Header::parse(&header)?;
+        let mut body = BytesMut::zeroed(header.body_len);
+        stream.read_exact(&mut body).await?;
+        match header.verb {
+            Verb::Got => {
+                let request = under_way.gets.borrow_mut().remove(&header.request);
+                let Some(request) = request else { bail!("an answer to no request") };
+                let answer = GetAnswer { header, body: body.freeze() };
+                // Nobody waits for it any more.
+                if request.answer.send(answer).is_err() {
+                    shared.counts.late.fetch_add(1, Relaxed);
+                }
+            }
+            Verb::Stored => {
+                let sent = under_way.puts.borrow_mut().pop_front();
+                let Some((_, blocks)) = sent
+                    .filter(|(id, blocks)| *id == header.request && blocks.len() == header.count)
+                else {
+                    bail!("an answer to no request")
+                };
+                under_way.put_answered.notify_one();
+                for (block, &outcome) in blocks.iter().zip(body.iter()) {
+                    match PutOutcome::from_byte(outcome) {
+                        PutOutcome::Stored => block.stored(shared),
+                        PutOutcome::Rejected => {
+                            shared.counts.rejected.fetch_add(1, Relaxed);
+                        }
+                    }
+                }
+            }
+            Verb::Get | Verb::Put => bail!("the server sent a request"),
+        }
+    }
+}
+
+/// Why the connection is gone.
+fn lost(connection: &Connection) -> anyhow::Error {
+    match connection.close_reason() {
+        Some(error) => anyhow::anyhow!("{}", explain(&error, Role::Server)),
+        None => anyhow::anyhow!("the server closed a stream"),
+    }
+}

@@ -1,0 +1,283 @@
+//! The remote tier: memory that servers lend to this mount.
+//!
+//! Two verbs and no promises: what falls out of the local cache is offered, and may be dropped;
+//! what is missing is fetched, and may not be there. A server that is gone, slow, full or lying
+//! costs at most the deadline, then the source is read.
+//!
+//! The tier has one thread of its own, on which all connections live. Request threads hand it
+//! their requests and wait, with the deadline; sealed blocks are opened by those who wait.
+
+mod lent;
+mod link;
+mod placement;
+mod seal;
+mod sender;
+mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rampool_protocol::block::BLOCK_SIZE;
+use rampool_protocol::certs::Identity;
+use rampool_protocol::frame::RUN_BLOCKS_MAX;
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+
+use crate::arena::Block;
+use crate::block::{BlockKey, FileKey, Span};
+use crate::epochs::{Epochs, Seen};
+use lent::{Lent, LentTable, ServerIndex};
+use seal::Sealer;
+pub(crate) use server::ServerReport;
+use server::{GetAnswer, Server};
+
+/// How long a reader waits for servers before it reads the source.
+const DEADLINE: Duration = Duration::from_millis(20);
+
+/// Servers that one mount can use: the lent table has 8 bits for them.
+pub(crate) const SERVERS_MAX: usize = 255;
+
+/// The memory that others lend us.
+pub(crate) struct Tier {
+    shared: Arc<Shared>,
+    offers: Option<mpsc::Sender<Offer>>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A clean block on its way to a server.
+pub(crate) struct Offer {
+    pub(crate) key: BlockKey,
+    pub(crate) block: Block,
+    /// The write epoch in which its bytes are the source's.
+    pub(crate) seen: Seen,
+}
+
+/// A block that a reader misses, and where to put it.
+pub(crate) struct Wanted<'a> {
+    key: BlockKey,
+    buffer: &'a mut [u8; BLOCK_SIZE],
+    /// The buffer holds the block.
+    pub(crate) arrived: bool,
+}
+
+/// A server's address as it was given, and as it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerAddress {
+    pub(crate) given: String,
+    pub(crate) found: SocketAddr,
+}
+
+/// What all parts of the tier use.
+struct Shared {
+    sealer: Sealer,
+    lent: LentTable,
+    servers: Vec<Arc<Server>>,
+    epochs: Arc<Epochs>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    sent: AtomicU64,
+    dropped: AtomicU64,
+    rejected: AtomicU64,
+    timeouts: AtomicU64,
+    late: AtomicU64,
+    unauthentic: AtomicU64,
+}
+
+/// The tier, as `rampool status` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct TierReport {
+    sent_blocks: u64,
+    dropped_blocks: u64,
+    rejected_blocks: u64,
+    lent_blocks: usize,
+    queued_blocks: usize,
+    timeouts: u64,
+    late_answers: u64,
+    unauthentic_blocks: u64,
+    servers: Vec<ServerReport>,
+}
+
+impl Tier {
+    /// A tier without servers, which takes and gives nothing.
+    pub(crate) fn none(epochs: Arc<Epochs>) -> Self {
+        let shared = Shared {
+            sealer: Sealer::new(),
+            lent: LentTable::new(0),
+            servers: Vec::new(),
+            epochs,
+            counts: Counts::default(),
+        };
+        let (stop, _) = watch::channel(true);
+        Self { shared: Arc::new(shared), offers: None, stop, thread: None }
+    }
+
+    /// Starts the tier's thread, which connects to `servers` and stays connected. At most
+    /// `queue_max` blocks wait to be sent; `table_bytes` is what is spent on remembering what
+    /// was lent.
+    ///
+    /// # Errors
+    /// No thread, runtime or socket could be made.
+    pub(crate) fn start(
+        servers: &[ServerAddress],
+        identity: &Identity,
+        epochs: Arc<Epochs>,
+        queue_max: usize,
+        table_bytes: usize,
+    ) -> std::io::Result<Self> {
+        debug_assert!(servers.len() <= SERVERS_MAX, "checked where the options are read");
+        let mut inboxes = Vec::with_capacity(servers.len());
+        let servers = servers
+            .iter()
+            .map(|address| {
+                let (server, inbox) = Server::new(address);
+                inboxes.push(inbox);
+                Arc::new(server)
+            })
+            .collect();
+        let shared = Arc::new(Shared {
+            sealer: Sealer::new(),
+            lent: LentTable::new(table_bytes),
+            servers,
+            epochs,
+            counts: Counts::default(),
+        });
+        let (offers, queue) = mpsc::channel(queue_max.max(1));
+        let (stop, stopped) = watch::channel(false);
+        let endpoints = link::Endpoints::new(identity.client_config());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let theirs = shared.clone();
+        let thread = std::thread::Builder::new().name("remote".to_owned()).spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, link::run(theirs, endpoints, inboxes, queue, stopped));
+        })?;
+        Ok(Self { shared, offers: Some(offers), stop, thread: Some(thread) })
+    }
+
+    /// Offers a block that fell out of the local cache. Never waits: what finds no place in the
+    /// queue is dropped. What a server has already need not be sent.
+    pub(crate) fn offer(&self, offer: Offer) {
+        let Some(offers) = &self.offers else { return };
+        if self.shared.lent.get(offer.key).is_some() {
+            return;
+        }
+        if offers.try_send(offer).is_err() {
+            self.shared.counts.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Fills the buffers of those blocks that servers give before the deadline.
+    pub(crate) fn fetch(&self, wanted: &mut [Wanted<'_>]) {
+        let shared = &*self.shared;
+        let found: Vec<(usize, Lent)> = wanted
+            .iter()
+            .enumerate()
+            .filter_map(|(n, wanted)| Some((n, shared.lent.get(wanted.key)?)))
+            .collect();
+        if found.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + DEADLINE;
+        // All servers at once, then the answers one after the other.
+        let mut asked = Vec::new();
+        for (n, server) in shared.servers.iter().enumerate() {
+            let theirs: Vec<(usize, Lent)> =
+                found.iter().filter(|(_, lent)| usize::from(lent.server.0) == n).copied().collect();
+            for run in theirs.chunks(RUN_BLOCKS_MAX) {
+                let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
+                if let Some(answer) = server.get(keys.collect()) {
+                    asked.push((server, run.to_vec(), answer));
+                }
+            }
+        }
+        for (server, run, answer) in asked {
+            match answer.wait(deadline) {
+                Some(answer) => {
+                    server.answered();
+                    shared.open(wanted, &run, &answer);
+                }
+                None => {
+                    server.timed_out();
+                    shared.counts.timeouts.fetch_add(1, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Forgets the servers' copies of blocks that change: from here on nobody asks for them.
+    pub(crate) fn forget(&self, file: FileKey, span: Span) {
+        if self.offers.is_some() {
+            for key in span.keys(file) {
+                self.shared.lent.forget(key);
+            }
+        }
+    }
+
+    /// What the tier has done so far.
+    pub(crate) fn report(&self) -> TierReport {
+        let counts = &self.shared.counts;
+        let queued =
+            self.offers.as_ref().map_or(0, |offers| offers.max_capacity() - offers.capacity());
+        TierReport {
+            sent_blocks: counts.sent.load(Relaxed),
+            dropped_blocks: counts.dropped.load(Relaxed),
+            rejected_blocks: counts.rejected.load(Relaxed),
+            lent_blocks: self.shared.lent.len(),
+            queued_blocks: queued,
+            timeouts: counts.timeouts.load(Relaxed),
+            late_answers: counts.late.load(Relaxed),
+            unauthentic_blocks: counts.unauthentic.load(Relaxed),
+            servers: self.shared.servers.iter().map(|server| server.report()).collect(),
+        }
+    }
+}
+
+impl Shared {
+    /// Opens what a server answered into the readers' buffers.
+    fn open(&self, wanted: &mut [Wanted<'_>], run: &[(usize, Lent)], answer: &GetAnswer) {
+        let Some(blocks) = answer.blocks(run.len()) else { return };
+        for (&(n, lent), block) in run.iter().zip(blocks) {
+            let wanted = &mut wanted[n];
+            let Some(block) = block else {
+                self.lent.forget_this(wanted.key, lent);
+                continue;
+            };
+            wanted.arrived = self.sealer.open(wanted.key, lent.count, block, wanted.buffer);
+            if !wanted.arrived {
+                self.counts.unauthentic.fetch_add(1, Relaxed);
+                self.lent.forget_this(wanted.key, lent);
+            }
+        }
+    }
+
+    /// Servers that can take blocks now.
+    fn candidates(&self) -> Vec<placement::Candidate> {
+        self.servers
+            .iter()
+            .enumerate()
+            .map(|(n, server)| server.candidate(ServerIndex(n as u8)))
+            .collect()
+    }
+}
+
+impl<'a> Wanted<'a> {
+    /// Wants the block `key` in `buffer`, whose bytes mean nothing until it has arrived.
+    pub(crate) fn new(key: BlockKey, buffer: &'a mut [u8; BLOCK_SIZE]) -> Self {
+        Self { key, buffer, arrived: false }
+    }
+}
+
+impl Drop for Tier {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

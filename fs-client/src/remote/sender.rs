@@ -1,0 +1,106 @@
+//! From the queue of offered blocks to frames for servers.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::{Bytes, BytesMut};
+use rampool_protocol::block::PutEntry;
+use rampool_protocol::frame::{HEADER_SIZE, Header, RequestId};
+use tokio::sync::mpsc;
+use zerocopy::FromBytes as _;
+
+use super::lent::{Lent, ServerIndex};
+use super::placement;
+use super::seal::SealCount;
+use super::{Offer, Shared};
+use crate::block::BlockKey;
+use crate::epochs::Seen;
+
+/// Blocks that travel in one frame at most: 128 KiB, so that a request for a block never waits
+/// long behind them.
+const RUN_MAX: usize = 32;
+
+/// Sealed blocks for one server, and what must be known of them when it answers.
+pub(super) struct PutFrame {
+    entries: BytesMut,
+    pub(super) blocks: Vec<SentBlock>,
+}
+
+/// A block that was sent, until the server says what became of it.
+pub(super) struct SentBlock {
+    key: BlockKey,
+    lent: Lent,
+    seen: Seen,
+}
+
+/// Seals what is offered and gives it to the servers, until the queue is closed.
+pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
+    let mut count = 0;
+    let mut offers = Vec::with_capacity(RUN_MAX);
+    while queue.recv_many(&mut offers, RUN_MAX).await > 0 {
+        let candidates = shared.candidates();
+        let mut frames: Vec<(ServerIndex, PutFrame)> = Vec::new();
+        for offer in offers.drain(..) {
+            // Changed, or sent already, since it was offered.
+            if !shared.epochs.unchanged(offer.seen) || shared.lent.get(offer.key).is_some() {
+                continue;
+            }
+            let Some(server) = placement::choose(offer.key.placement_hash(), &candidates) else {
+                shared.counts.dropped.fetch_add(1, Relaxed);
+                continue;
+            };
+            count += 1;
+            let place = match frames.iter().position(|(index, _)| *index == server) {
+                Some(place) => place,
+                None => {
+                    frames.push((server, PutFrame::new()));
+                    frames.len() - 1
+                }
+            };
+            frames[place].1.add(shared, server, SealCount(count), &offer);
+        }
+        for (server, frame) in frames {
+            if let Err(frame) = shared.servers[usize::from(server.0)].put(frame) {
+                shared.counts.dropped.fetch_add(frame.blocks.len() as u64, Relaxed);
+            }
+        }
+        // Sealing keeps this thread busy: let answers to readers through.
+        tokio::task::yield_now().await;
+    }
+}
+
+impl PutFrame {
+    fn new() -> Self {
+        let entries = BytesMut::with_capacity(HEADER_SIZE + RUN_MAX * size_of::<PutEntry>());
+        let mut frame = Self { entries, blocks: Vec::with_capacity(RUN_MAX) };
+        frame.entries.resize(HEADER_SIZE, 0);
+        frame
+    }
+
+    fn add(&mut self, shared: &Shared, server: ServerIndex, count: SealCount, offer: &Offer) {
+        let start = self.entries.len();
+        self.entries.resize(start + size_of::<PutEntry>(), 0);
+        let entry = PutEntry::mut_from_bytes(&mut self.entries[start..])
+            .expect("the slice is as long as an entry, which has no alignment");
+        entry.key = shared.sealer.remote_key(offer.key);
+        shared.sealer.seal(offer.key, count, &offer.block, &mut entry.block);
+        self.blocks.push(SentBlock {
+            key: offer.key,
+            lent: Lent { server, count },
+            seen: offer.seen,
+        });
+    }
+
+    /// The frame as it goes on the wire, and the blocks in it.
+    pub(super) fn into_wire(mut self, request: RequestId) -> (Bytes, Vec<SentBlock>) {
+        let header = Header::put(request, self.blocks.len());
+        self.entries[..HEADER_SIZE].copy_from_slice(&header.to_bytes());
+        (self.entries.freeze(), self.blocks)
+    }
+}
+
+impl SentBlock {
+    /// The server has it: from now on it may be asked for, unless it was written meanwhile.
+    pub(super) fn stored(&self, shared: &Shared) {
+        shared.lent.insert_if(self.key, self.lent, || shared.epochs.unchanged(self.seen));
+    }
+}

@@ -1,0 +1,236 @@
+//! Builds a mount, serves it, and ends it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use fuser::{MountOption, Session, SessionACL};
+use rampool_protocol::status::StatusSocket;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::epochs::Epochs;
+use crate::failure::Failure;
+use crate::filesystem::{Filesystem, Settings};
+use crate::front::fuse::FuseFront;
+use crate::front::{Handles, Inodes};
+use crate::local::{Evicted, Flights, LocalCache};
+use crate::metrics::Metrics;
+use crate::mounts::unmount_at;
+use crate::plan::Plan;
+use crate::remote::{Offer, Tier};
+use crate::source::{Source, Stat};
+use crate::status::{self, Facts};
+use crate::workers::Workers;
+
+/// A sequential reader is followed at most 1 MiB ahead.
+const READAHEAD_BLOCKS_MAX: usize = 256;
+
+/// Part of the cache's size that goes into remembering what was lent: 16 bytes a block, so that
+/// sixteen times the cache can be lent.
+const LENT_TABLE_SHARE: u64 = 16;
+
+/// Part of the cache's blocks that may wait to be sent.
+const QUEUE_SHARE: usize = 32;
+
+/// How long the last requests may take once nothing can come in any more.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+/// Why a mount ends.
+enum End {
+    /// It was unmounted.
+    Unmounted(std::io::Result<()>),
+    /// The process was told to end.
+    Signal,
+}
+
+/// Mounts, and serves until it is unmounted or told to end. `ready` is called once the mount
+/// answers.
+pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
+    raise_descriptor_limit();
+    // Modes come from the kernel with the caller's mask applied.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |error: std::io::Error| Failure::system(format!("{what}: {error}"))
+    };
+    let (ends, ended) = channel();
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+        .map_err(system("cannot handle signals"))?;
+    let signalled = ends.clone();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            // A second signal while the first is dealt with changes nothing.
+            for _ in signals.forever() {
+                let _ = signalled.send(End::Signal);
+            }
+        })
+        .map_err(system("cannot start a thread"))?;
+
+    let filesystem = Arc::new(build(plan)?);
+    let session =
+        Session::new(FuseFront::new(filesystem.clone()), &plan.mountpoint, &fuse_config(plan))
+            .map_err(|error| cannot_mount(&plan.mountpoint, &error))?;
+    let serving = std::thread::Builder::new()
+        .name("fuse".to_owned())
+        .spawn(move || {
+            let _ = ends.send(End::Unmounted(session.run()));
+        })
+        .map_err(system("cannot start a thread"))?;
+
+    let facts = Facts {
+        mountpoint: plan.mountpoint.clone(),
+        source: plan.source.clone(),
+        cache: plan.cache,
+        started: Instant::now(),
+    };
+    let shown = filesystem.clone();
+    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move || {
+        status::document(&facts, &shown)
+    });
+    if let Err(error) = &socket {
+        tracing::warn!(%error, "no status socket: 'rampool status' will not show this mount");
+    }
+    eprintln!(
+        "rampool: {} is mounted at {} with a cache of {}{}",
+        plan.source.display(),
+        plan.mountpoint.display(),
+        plan.cache,
+        match plan.servers.len() {
+            0 => String::new(),
+            1 => " and 1 server".to_owned(),
+            servers => format!(" and {servers} servers"),
+        }
+    );
+    ready();
+
+    let result = wait(&plan.mountpoint, &ended);
+    drop(socket);
+    if result.is_ok() {
+        let _ = serving.join();
+    }
+    result
+}
+
+fn build(plan: &Plan) -> Result<Filesystem, Failure> {
+    let cannot = |what: &'static str| {
+        move |error: std::io::Error| Failure::system(format!("{what}: {error}"))
+    };
+    let source = Source::open(&plan.source).map_err(|error| {
+        Failure::usage(format!("source {}: {}", plan.source.display(), std::io::Error::from(error)))
+    })?;
+    let root = source.root().map_err(|error| Failure::system(std::io::Error::from(error)))?;
+    let root_stat = {
+        use std::os::fd::AsFd as _;
+        Stat::of(root.as_fd()).map_err(|error| Failure::system(std::io::Error::from(error)))?
+    };
+
+    let epochs = Arc::new(Epochs::new());
+    let mut cache_bytes = plan.cache.bytes();
+    let remote = match &plan.identity {
+        None => Tier::none(epochs.clone()),
+        Some(identity) => {
+            let table_bytes = cache_bytes / LENT_TABLE_SHARE;
+            cache_bytes -= table_bytes;
+            let queue_max = cache_bytes as usize / crate::block::BLOCK_SIZE / QUEUE_SHARE;
+            Tier::start(&plan.servers, identity, epochs.clone(), queue_max, table_bytes as usize)
+                .map_err(cannot("cannot start the connections to servers"))?
+        }
+    };
+    let remote = Arc::new(remote);
+    let lend_to = remote.clone();
+    let evicted = move |Evicted { key, block, seen }| lend_to.offer(Offer { key, block, seen });
+    let cache = LocalCache::new(cache_bytes, epochs, evicted)
+        .map_err(cannot("cannot reserve memory for the cache"))?;
+    Ok(Filesystem {
+        source,
+        inodes: Inodes::new(root, &root_stat),
+        handles: Handles::default(),
+        flights: Flights::default(),
+        remote,
+        workers: Workers::start(plan.threads).map_err(cannot("cannot start threads"))?,
+        metrics: Metrics::new(),
+        settings: Settings {
+            attr_timeout: plan.attr_timeout,
+            readahead_blocks: READAHEAD_BLOCKS_MAX.min(cache.capacity_blocks() / 64),
+            act_as_caller: rustix::process::geteuid().is_root(),
+        },
+        cache,
+    })
+}
+
+fn fuse_config(plan: &Plan) -> fuser::Config {
+    let mut config = fuser::Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(plan.source.to_string_lossy().into_owned()),
+        MountOption::Subtype("rampool".to_owned()),
+        // The kernel checks permissions from the attributes, as it does for the source.
+        MountOption::DefaultPermissions,
+    ];
+    config.mount_options.extend(plan.mount_options.iter().cloned());
+    config.acl = if plan.for_all_users { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(plan.threads);
+    config.clone_fd = true;
+    config
+}
+
+fn cannot_mount(mountpoint: &Path, error: &std::io::Error) -> Failure {
+    let text = error.to_string();
+    let hint = if text.contains("user_allow_other") {
+        "; put user_allow_other into /etc/fuse.conf, or mount without -o allow_other"
+    } else {
+        ""
+    };
+    Failure::mount(format!("cannot mount at {}: {}{hint}", mountpoint.display(), text.trim()))
+}
+
+/// Waits for the end, and brings it about when told to.
+fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::system(format!("the mount broke: {error}"));
+    match ended.recv() {
+        Ok(End::Unmounted(result)) => return result.map_err(failed),
+        // The senders live as long as their threads, which end with a message.
+        Ok(End::Signal) | Err(_) => {}
+    }
+    match unmount_at(mountpoint, false) {
+        // Somebody else was faster.
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(_) => {
+            tracing::warn!(
+                "files are open on {}: they get errors from now on",
+                mountpoint.display()
+            );
+            if let Err(error) = unmount_at(mountpoint, true) {
+                return Err(Failure::mount(format!(
+                    "cannot unmount {}: {}",
+                    mountpoint.display(),
+                    std::io::Error::from(error)
+                )));
+            }
+        }
+    }
+    let deadline = Instant::now() + LAST_REQUESTS;
+    loop {
+        match ended.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(End::Unmounted(result)) => return result.map_err(failed),
+            Ok(End::Signal) => {}
+            // Files are still open: the end of this process closes the connection to the kernel,
+            // which fails what is left.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                std::process::exit(0);
+            }
+        }
+    }
+}
+
+/// Each known inode holds a descriptor.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::debug!("the limit of open files stays at {:?}", limit.current);
+    }
+}

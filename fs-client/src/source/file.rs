@@ -1,0 +1,204 @@
+//! Open files of the source: one way to read, past the page cache, and one to write.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
+use rustix::io::{Errno, ReadWriteFlags, Result, preadv, pwritev, pwritev2};
+
+use super::{Source, unsupported};
+use crate::block::BLOCK_SIZE;
+
+/// `RWF_DONTCACHE` (Linux 6.14): written pages leave the page cache when they are on disk.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// The most that one system call moves: the kernel allows 1,024 buffers a call.
+const BUFFERS_MAX: usize = 1024;
+
+/// A file opened to be read in whole blocks.
+#[derive(Debug)]
+pub(crate) struct DirectFile {
+    file: OwnedFd,
+}
+
+/// A file opened to be written.
+#[derive(Debug)]
+pub(crate) struct WrittenFile {
+    file: OwnedFd,
+    /// False once the source has refused `RWF_DONTCACHE`.
+    dontcache: AtomicBool,
+}
+
+impl Source {
+    /// Opens a regular file for reads of whole blocks. Past the page cache where the source can:
+    /// a filesystem without O_DIRECT, or one that wants more than a block's alignment, is read
+    /// through it.
+    pub(crate) fn open_direct(&self, node: BorrowedFd<'_>) -> Result<DirectFile> {
+        let read = OFlags::RDONLY;
+        let file = match self.reopen(node, read | OFlags::DIRECT) {
+            Ok(file) if block_aligned(file.as_fd()) => file,
+            Ok(_) => self.reopen(node, read)?,
+            Err(error) if unsupported(error) => self.reopen(node, read)?,
+            Err(error) => return Err(error),
+        };
+        Ok(DirectFile { file })
+    }
+
+    /// Opens a regular file for writing, with those of `flags` that concern writing: O_TRUNC,
+    /// O_SYNC, O_DSYNC. O_APPEND is dealt with at each write.
+    pub(crate) fn open_written(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<WrittenFile> {
+        let kept = flags & (OFlags::TRUNC | OFlags::SYNC | OFlags::DSYNC);
+        Ok(WrittenFile::new(self.reopen(node, OFlags::WRONLY | kept)?))
+    }
+}
+
+impl DirectFile {
+    /// Reads into `buffers`, whole blocks each, from `offset`, a multiple of the block size.
+    /// Returns how many bytes there were: fewer than asked only at the end of the file. What
+    /// lies beyond is zeroed.
+    pub(crate) fn read_blocks(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+        let wanted: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let mut done = 0;
+        while done < wanted {
+            let mut rest = remaining(buffers, done);
+            let got = match preadv(&self.file, &mut rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(got) => got,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error),
+            };
+            done += got;
+            // A part of a block is the end of the file; a further direct read would be unaligned.
+            if !done.is_multiple_of(BLOCK_SIZE) {
+                break;
+            }
+        }
+        for mut buffer in remaining(buffers, done) {
+            buffer.fill(0);
+        }
+        Ok(done)
+    }
+
+    /// For calls that want a descriptor: lseek, copy_file_range.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl WrittenFile {
+    /// Wraps a descriptor that was opened for writing.
+    pub(crate) fn new(file: OwnedFd) -> Self {
+        Self { file, dontcache: AtomicBool::new(true) }
+    }
+
+    /// Writes `data` at `offset` and returns how much of it the source took.
+    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while done < data.len() {
+            match self.write_once(&data[done..], offset + done as u64, ReadWriteFlags::empty()) {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(Errno::INTR) => {}
+                Err(error) if done == 0 => return Err(error),
+                // What was written stays written; the next call meets the error itself.
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes `data` at the end of the file, wherever that is by now, in one piece.
+    pub(crate) fn append(&self, data: &[u8]) -> Result<usize> {
+        loop {
+            match self.write_once(data, 0, ReadWriteFlags::APPEND) {
+                Err(Errno::INTR) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// For calls that want a descriptor: fsync, fallocate, ftruncate, copy_file_range.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    fn write_once(&self, data: &[u8], offset: u64, flags: ReadWriteFlags) -> Result<usize> {
+        let data = [IoSlice::new(data)];
+        if self.dontcache.load(Ordering::Relaxed) {
+            match pwritev2(&self.file, &data, offset, flags | DONTCACHE) {
+                Err(error) if unsupported(error) => self.dontcache.store(false, Ordering::Relaxed),
+                result => return result,
+            }
+        }
+        if flags.is_empty() {
+            pwritev(&self.file, &data, offset)
+        } else {
+            pwritev2(&self.file, &data, offset, flags)
+        }
+    }
+}
+
+/// Whether direct reads of whole blocks into whole pages are aligned well enough. A kernel before
+/// 6.1 does not say; then 4 KiB suit every disk with sectors of up to 4 KiB.
+fn block_aligned(file: BorrowedFd<'_>) -> bool {
+    let Ok(facts) = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) else {
+        return true;
+    };
+    if facts.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
+        return true;
+    }
+    let fits = |align: u32| align != 0 && BLOCK_SIZE.is_multiple_of(align as usize);
+    fits(facts.stx_dio_mem_align) && fits(facts.stx_dio_offset_align)
+}
+
+/// The part of `buffers` after the first `done` bytes, at most what one call takes.
+fn remaining<'a>(buffers: &'a mut [IoSliceMut<'_>], mut done: usize) -> Vec<IoSliceMut<'a>> {
+    let mut rest = Vec::with_capacity(buffers.len().min(BUFFERS_MAX));
+    for buffer in buffers {
+        if done >= buffer.len() {
+            done -= buffer.len();
+            continue;
+        }
+        if rest.len() == BUFFERS_MAX {
+            break;
+        }
+        rest.push(IoSliceMut::new(&mut buffer[done..]));
+        done = 0;
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::AlignedBuffer;
+
+    #[test]
+    fn a_read_past_the_end_says_how_much_there_was_and_zeroes_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), vec![5; 5000]).unwrap();
+        let source = Source::open(dir.path()).unwrap();
+        let root = source.root().unwrap();
+        let (node, _) = source.look_up(root.as_fd(), c"f").unwrap();
+        let file = source.open_direct(node.as_fd()).unwrap();
+        let mut buffer = AlignedBuffer::new(3).unwrap();
+        buffer.bytes_mut().fill(9);
+        let got = file.read_blocks(&mut [IoSliceMut::new(buffer.bytes_mut())], 0).unwrap();
+        assert_eq!(got, 5000);
+        assert!(buffer.bytes_mut()[..5000].iter().all(|&byte| byte == 5));
+        assert!(buffer.bytes_mut()[5000..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn what_remains_begins_in_the_middle_of_a_buffer() {
+        let (mut a, mut b) = ([1u8; 4], [2u8; 4]);
+        let mut buffers = [IoSliceMut::new(&mut a), IoSliceMut::new(&mut b)];
+        let lengths = |buffers: &mut [IoSliceMut<'_>], done| {
+            remaining(buffers, done).iter().map(|rest| rest.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&mut buffers, 0), [4, 4]);
+        assert_eq!(lengths(&mut buffers, 5), [3]);
+        assert!(lengths(&mut buffers, 8).is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! The source: the directory that is mounted, as the kernel offers it.
+//!
+//! Everything is reached from a descriptor of the root that was opened before the mount, by
+//! calls relative to descriptors, never by path. So the mount may cover its own source, and a
+//! rename underneath changes nothing about a file that is known.
+
+mod attributes;
+mod file;
+mod names;
+mod stat;
+
+pub(crate) use attributes::NewTime;
+pub(crate) use file::{DirectFile, WrittenFile};
+pub(crate) use names::{EntryKind, NewNode};
+pub(crate) use stat::{Identity, Stamp, Stat, Timestamp};
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{Errno, Result};
+
+/// The mounted directory.
+#[derive(Debug)]
+pub(crate) struct Source {
+    root: OwnedFd,
+    /// `/proc/self/fd`: the way from a descriptor that only names a file (O_PATH) to one that
+    /// opens it.
+    descriptors: OwnedFd,
+}
+
+impl Source {
+    /// Opens the directory at `path`.
+    ///
+    /// # Errors
+    /// `NOTDIR`, `NOENT`, `ACCESS`: as open(2) has them.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, flags, Mode::empty())?;
+        let descriptors = openat(CWD, c"/proc/self/fd", flags, Mode::empty())?;
+        let source = Self { root, descriptors };
+        // Searching it must be allowed, or every look-up would fail.
+        rustix::fs::accessat(
+            &source.root,
+            c".",
+            rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK,
+            rustix::fs::AtFlags::EACCESS,
+        )?;
+        Ok(source)
+    }
+
+    /// A descriptor of its own for the root.
+    pub(crate) fn root(&self) -> Result<OwnedFd> {
+        rustix::io::fcntl_dupfd_cloexec(&self.root, 3)
+    }
+
+    /// What statvfs(3) says of the filesystem that holds `node`.
+    pub(crate) fn statvfs(&self, node: BorrowedFd<'_>) -> Result<rustix::fs::StatVfs> {
+        rustix::fs::fstatvfs(node)
+    }
+
+    /// Opens what `node` names. `flags` are those of open(2); creation is not possible here.
+    pub(crate) fn reopen(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
+        let flags = (flags | OFlags::CLOEXEC) - OFlags::NOFOLLOW - OFlags::CREATE - OFlags::EXCL;
+        openat(&self.descriptors, number(node), flags, Mode::empty())
+    }
+
+    /// The directory in which descriptors have names, and the name of `node` in it.
+    fn by_number(&self, node: BorrowedFd<'_>) -> (BorrowedFd<'_>, CString) {
+        (self.descriptors.as_fd(), number(node))
+    }
+}
+
+/// A descriptor's name in `/proc/self/fd`.
+fn number(node: BorrowedFd<'_>) -> CString {
+    CString::new(node.as_raw_fd().to_string()).expect("digits hold no NUL")
+}
+
+/// The path of a descriptor, for the calls that take nothing else.
+fn proc_path(node: BorrowedFd<'_>) -> CString {
+    CString::new(format!("/proc/self/fd/{}", node.as_raw_fd())).expect("digits hold no NUL")
+}
+
+/// Whether an error says that a call or flag is not there, rather than that it failed.
+fn unsupported(error: Errno) -> bool {
+    matches!(error, Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS)
+}

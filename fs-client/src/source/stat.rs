@@ -1,0 +1,83 @@
+//! What the source says about a file.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{FileType, fstat};
+use rustix::io::Result;
+
+/// Which file it is, whatever its names: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+/// Tells two states of a file's contents apart, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    changed: Timestamp,
+    modified: Timestamp,
+    size: u64,
+}
+
+/// A moment, as the source keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Timestamp {
+    pub(crate) seconds: i64,
+    pub(crate) nanoseconds: u32,
+}
+
+/// The attributes of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    pub(crate) identity: Identity,
+    /// Type and permissions, as in `st_mode`.
+    pub(crate) mode: u32,
+    pub(crate) links: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The device that a device node stands for.
+    pub(crate) rdev: u64,
+    pub(crate) size: u64,
+    /// In units of 512 bytes.
+    pub(crate) blocks: u64,
+    pub(crate) block_size: u32,
+    pub(crate) accessed: Timestamp,
+    pub(crate) modified: Timestamp,
+    pub(crate) changed: Timestamp,
+}
+
+impl Stat {
+    /// Asks the source.
+    pub(crate) fn of(node: BorrowedFd<'_>) -> Result<Self> {
+        let stat = fstat(node)?;
+        let time = |seconds, nanoseconds: u64| Timestamp {
+            seconds,
+            nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
+        };
+        Ok(Self {
+            identity: Identity { device: stat.st_dev, inode: stat.st_ino },
+            mode: stat.st_mode,
+            links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            rdev: stat.st_rdev,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
+            block_size: u32::try_from(stat.st_blksize).unwrap_or(4096),
+            accessed: time(stat.st_atime, stat.st_atime_nsec),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
+            changed: time(stat.st_ctime, stat.st_ctime_nsec),
+        })
+    }
+
+    /// What kind of file it is.
+    pub(crate) fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.mode)
+    }
+
+    /// What changes when the contents do.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { changed: self.changed, modified: self.modified, size: self.size }
+    }
+}

@@ -1,0 +1,242 @@
+//! `rampool status`: what a mount tells about itself, and how it is shown.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+
+use comfy_table::{CellAlignment, Table, TableStyle};
+use rampool_protocol::size::ByteSize;
+use rampool_protocol::status::{directory, fetch};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::args::Format;
+use crate::failure::Failure;
+use crate::filesystem::Filesystem;
+use crate::local::metadata_bytes_per_block;
+use crate::metrics::{Layer, LayerReport};
+use crate::remote::TierReport;
+
+/// Where the daemon of a mount tells about it.
+pub(crate) fn socket_path(mountpoint: &Path) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    mountpoint.hash(&mut hasher);
+    directory(rustix::process::geteuid().as_raw())
+        .join(format!("mount-{:016x}.sock", hasher.finish()))
+}
+
+/// A mount, as it tells about itself. The keys are what scripts rely on.
+#[derive(Serialize)]
+struct MountReport<'a> {
+    mountpoint: &'a Path,
+    source: &'a Path,
+    pid: u32,
+    uptime_seconds: f64,
+    cache: CacheReport,
+    reads: ReadsReport,
+    layers: LayersReport,
+    hit_ratio: HitRatio,
+    remote: TierReport,
+    memory: MemoryReport,
+}
+
+#[derive(Serialize)]
+struct CacheReport {
+    size_bytes: u64,
+    arena_bytes: usize,
+    blocks: usize,
+    capacity_blocks: usize,
+    metadata_bytes_per_block: usize,
+    known_inodes: usize,
+}
+
+#[derive(Serialize)]
+struct ReadsReport {
+    count: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct LayersReport {
+    local: LayerReport,
+    remote: LayerReport,
+    source: LayerReport,
+}
+
+/// Shares of reads, 0 to 1; none before the first. `remote` is of those that `local` missed.
+#[derive(Serialize)]
+struct HitRatio {
+    local: Option<f64>,
+    remote: Option<f64>,
+    total: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct MemoryReport {
+    resident_bytes: u64,
+}
+
+/// What does not change while it is mounted.
+pub(crate) struct Facts {
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) source: PathBuf,
+    pub(crate) cache: ByteSize,
+    pub(crate) started: std::time::Instant,
+}
+
+/// The document that the daemon serves.
+pub(crate) fn document(facts: &Facts, filesystem: &Filesystem) -> String {
+    let [local, remote, source] =
+        [Layer::Local, Layer::Remote, Layer::Source].map(|layer| filesystem.metrics.report(layer));
+    let count = local.reads + remote.reads + source.reads;
+    let ratio = |part: u64, of: u64| (of > 0).then(|| part as f64 / of as f64);
+    let capacity_blocks = filesystem.cache.capacity_blocks();
+    let report = MountReport {
+        mountpoint: &facts.mountpoint,
+        source: &facts.source,
+        pid: std::process::id(),
+        uptime_seconds: facts.started.elapsed().as_secs_f64(),
+        cache: CacheReport {
+            size_bytes: facts.cache.bytes(),
+            arena_bytes: capacity_blocks * crate::block::BLOCK_SIZE,
+            blocks: filesystem.cache.blocks(),
+            capacity_blocks,
+            metadata_bytes_per_block: metadata_bytes_per_block(),
+            known_inodes: filesystem.inodes.len(),
+        },
+        reads: ReadsReport { count, bytes: local.bytes + remote.bytes + source.bytes },
+        hit_ratio: HitRatio {
+            local: ratio(local.reads, count),
+            remote: ratio(remote.reads, count - local.reads),
+            total: ratio(local.reads + remote.reads, count),
+        },
+        layers: LayersReport { local, remote, source },
+        remote: filesystem.remote.report(),
+        memory: MemoryReport { resident_bytes: resident_bytes() },
+    };
+    serde_json::to_string(&report).expect("numbers, strings and lists are JSON")
+}
+
+/// Shows one mount, or all of this user's.
+pub(crate) fn show(mountpoint: Option<&Path>, format: Format) -> Result<(), Failure> {
+    if let Some(path) = mountpoint {
+        let found = std::fs::canonicalize(path)
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        let document = fetch(&socket_path(&found)).map_err(|_| {
+            Failure::usage(format!("no rampool of this user is mounted at {}", path.display()))
+        })?;
+        let report = parse(&document)?;
+        match format {
+            Format::Json => println!("{document}"),
+            Format::Table => println!("{}", table(&report)),
+        }
+        return Ok(());
+    }
+    let reports = all_reports()?;
+    match format {
+        Format::Json => println!("{}", Value::from(reports)),
+        Format::Table if reports.is_empty() => println!("nothing is mounted"),
+        Format::Table => {
+            let tables: Vec<String> = reports.iter().map(table).collect();
+            println!("{}", tables.join("\n\n"));
+        }
+    }
+    Ok(())
+}
+
+fn all_reports() -> Result<Vec<Value>, Failure> {
+    let dir = directory(rustix::process::geteuid().as_raw());
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("mount-"))
+        // One that a dead daemon left is none.
+        .filter_map(|entry| fetch(&entry.path()).ok())
+        .map(|document| parse(&document))
+        .collect()
+}
+
+fn parse(document: &str) -> Result<Value, Failure> {
+    serde_json::from_str(document)
+        .map_err(|_| Failure::system("the daemon's answer is damaged; is it of another version?"))
+}
+
+fn table(report: &Value) -> String {
+    let text = |path: &str| report.pointer(path).and_then(Value::as_str).unwrap_or("").to_owned();
+    let number = |path: &str| report.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let size = |path: &str| ByteSize(number(path)).to_string();
+    let float = |path: &str, digits: usize, unit: &str, scale: f64| match report
+        .pointer(path)
+        .and_then(Value::as_f64)
+    {
+        Some(value) => format!("{:.digits$}{unit}", value * scale),
+        None => "-".to_owned(),
+    };
+
+    let mut layers = Table::new();
+    layers.load_style(TableStyle::new());
+    layers.set_header(["layer", "reads", "bytes", "hit ratio", "p50 us", "p99 us"]);
+    for layer in ["local", "remote", "source"] {
+        let of = |what: &str| format!("/layers/{layer}/{what}");
+        layers.add_row([
+            layer.to_owned(),
+            number(&of("reads")).to_string(),
+            size(&of("bytes")),
+            float(&format!("/hit_ratio/{layer}"), 1, " %", 100.0),
+            float(&of("latency_us/p50"), 1, "", 1.0),
+            float(&of("latency_us/p99"), 1, "", 1.0),
+        ]);
+    }
+    for column in 1..=5 {
+        if let Some(column) = layers.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+
+    let mut lines = vec![
+        format!("{} (source {}, pid {})", text("/mountpoint"), text("/source"), number("/pid")),
+        format!(
+            "cache {} of {} blocks ({}), resident {}",
+            number("/cache/blocks"),
+            number("/cache/capacity_blocks"),
+            size("/cache/size_bytes"),
+            size("/memory/resident_bytes"),
+        ),
+        layers.trim_fmt(),
+    ];
+    let servers = report.pointer("/remote/servers").and_then(Value::as_array);
+    if let Some(servers) = servers.filter(|servers| !servers.is_empty()) {
+        lines.push(format!(
+            "lent {} blocks; sent {}, queued {}, dropped {}, rejected {}; \
+             timeouts {}, late {}, unauthentic {}",
+            number("/remote/lent_blocks"),
+            number("/remote/sent_blocks"),
+            number("/remote/queued_blocks"),
+            number("/remote/dropped_blocks"),
+            number("/remote/rejected_blocks"),
+            number("/remote/timeouts"),
+            number("/remote/late_answers"),
+            number("/remote/unauthentic_blocks"),
+        ));
+        for server in servers {
+            let of = |key: &str| server.get(key).and_then(Value::as_str).unwrap_or("");
+            let lends = server.get("capacity_bytes").and_then(Value::as_u64).unwrap_or(0);
+            let why = of("last_error");
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            lines.push(format!(
+                "server {} {}, lends {}{why}",
+                of("address"),
+                of("state"),
+                ByteSize(lends)
+            ));
+        }
+    }
+    lines.join("\n")
+}
+
+/// Resident memory of this process (proc(5), statm).
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}

@@ -1,0 +1,182 @@
+//! The way of a write, and of everything else that changes what a file holds.
+//!
+//! The source first: what it acknowledged is acknowledged. Then the cache: the blocks are brought
+//! to what the source holds, or removed. A server's copies are forgotten before the write is
+//! acknowledged. A write that failed or came out short leaves no block in the cache.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::block::Span;
+use crate::contents::Change;
+use crate::filesystem::{Caller, Filesystem, Result};
+use crate::front::{FileHandle, HandleId, Inode};
+use crate::source::{Stat, WrittenFile};
+
+impl Filesystem {
+    /// Writes `data` at `offset`, or at the end of a file that was opened for appending.
+    /// Returns how much the source took.
+    pub(crate) fn write(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        data: &[u8],
+        caller: Caller,
+    ) -> Result<usize> {
+        let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
+        let file = handle.written.as_ref().ok_or(Errno::BADF)?;
+        let change = handle.inode.contents.begin_change(handle.inode.node())?;
+        self.drop_privileges_of(&handle.inode, &change, caller)?;
+        if handle.append {
+            return self.append(&handle, file, data);
+        }
+        self.write_blocks(&handle.inode, offset, data, || file.write_at(data, offset))
+    }
+
+    /// Writes through `write`, which takes all of `data` or less, at `offset`.
+    fn write_blocks(
+        &self,
+        inode: &Inode,
+        offset: u64,
+        data: &[u8],
+        write: impl FnOnce() -> Result<usize>,
+    ) -> Result<usize> {
+        let contents = &inode.contents;
+        let span = Span::of(offset, data.len());
+        let file = contents.key();
+        let window = self.cache.begin_write(file, span);
+        self.remote.forget(file, span);
+        let written = write()?;
+        contents.grow(offset + written as u64);
+        if written == data.len() {
+            window.update(offset, data);
+        }
+        // The contents may have got a new key in the middle; what was read under it meanwhile
+        // may be older than this write.
+        let mut key = file;
+        while contents.key() != key {
+            key = contents.key();
+            drop(self.cache.begin_write(key, span));
+            self.remote.forget(key, span);
+        }
+        Ok(written)
+    }
+
+    /// Appends where the source's own end is: the kernel's idea of it may be old when somebody
+    /// else appends too.
+    fn append(&self, handle: &FileHandle, file: &WrittenFile, data: &[u8]) -> Result<usize> {
+        let contents = &handle.inode.contents;
+        let offset = Stat::of(file.fd())?.size;
+        let written = self.write_blocks(&handle.inode, offset, data, || file.append(data))?;
+        if Stat::of(file.fd())?.size != offset + written as u64 {
+            contents.renew();
+        }
+        Ok(written)
+    }
+
+    /// Cuts or extends a file to `size` bytes.
+    pub(crate) fn truncate(&self, inode: &Inode, open: Option<HandleId>, size: u64) -> Result<()> {
+        let open = open.and_then(|id| self.handles.file(id));
+        self.change_whole(inode, || match open.as_deref().and_then(|open| open.written.as_ref()) {
+            Some(file) => rustix::fs::ftruncate(file.fd(), size),
+            None => self.source.truncate(inode.node(), size),
+        })
+    }
+
+    /// fallocate(2): reserves, punches, zeroes, collapses, inserts.
+    pub(crate) fn allocate(
+        &self,
+        handle: HandleId,
+        mode: u32,
+        offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
+        let file = handle.written.as_ref().ok_or(Errno::BADF)?;
+        let mode = FallocateFlags::from_bits_retain(mode);
+        self.change_whole(&handle.inode, || rustix::fs::fallocate(file.fd(), mode, offset, len))
+    }
+
+    /// copy_file_range(2) between two open files of the mount.
+    pub(crate) fn copy_range(
+        &self,
+        from: (HandleId, u64),
+        to: (HandleId, u64),
+        len: usize,
+    ) -> Result<usize> {
+        let source = self.handles.file(from.0).ok_or(Errno::BADF)?;
+        let target = self.handles.file(to.0).ok_or(Errno::BADF)?;
+        let source = source.direct.as_ref().ok_or(Errno::BADF)?;
+        let file = target.written.as_ref().ok_or(Errno::BADF)?;
+        let (mut read_at, mut write_at) = (from.1, to.1);
+        self.change_whole(&target.inode, || {
+            rustix::fs::copy_file_range(
+                source.fd(),
+                Some(&mut read_at),
+                file.fd(),
+                Some(&mut write_at),
+                len,
+            )
+        })
+    }
+
+    /// Brings a file to the disk, with or without its metadata.
+    pub(crate) fn sync(&self, handle: HandleId, data_only: bool) -> Result<()> {
+        let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
+        sync_fd(handle.fd(), data_only)
+    }
+
+    /// Brings a directory to the disk.
+    pub(crate) fn sync_directory(&self, handle: HandleId, data_only: bool) -> Result<()> {
+        let handle = self.handles.directory(handle).ok_or(Errno::BADF)?;
+        handle.with_stream(|stream| sync_fd(stream, data_only))
+    }
+
+    /// Changes a file in a way that is not followed block by block: it gets a new key.
+    pub(crate) fn change_whole<T>(
+        &self,
+        inode: &Inode,
+        change: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        // Its end takes the new size and stamp from the source.
+        let _change = inode.contents.begin_change(inode.node())?;
+        let result = change();
+        // Also after an error, which may have come half way.
+        inode.contents.renew();
+        result
+    }
+
+    /// Where the next data or hole is, as lseek(2) says it.
+    pub(crate) fn seek(&self, handle: HandleId, offset: u64, hole: bool) -> Result<u64> {
+        let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
+        let whence = if hole {
+            rustix::fs::SeekFrom::Hole(offset)
+        } else {
+            rustix::fs::SeekFrom::Data(offset)
+        };
+        rustix::fs::seek(handle.fd(), whence)
+    }
+
+    /// A write by anybody but root takes the set-user-id and set-group-id bits away. The source
+    /// would do it by itself, if the daemon were the one who writes.
+    fn drop_privileges_of(&self, inode: &Inode, change: &Change<'_>, caller: Caller) -> Result<()> {
+        const SET_UID: u32 = 0o4000;
+        const SET_GID: u32 = 0o2000;
+        const GROUP_EXEC: u32 = 0o0010;
+        let mut mode = change.mode & 0o7777;
+        if mode & GROUP_EXEC != 0 {
+            mode &= !SET_GID;
+        }
+        mode &= !SET_UID;
+        if mode != change.mode & 0o7777 && caller.uid != 0 && self.settings.act_as_caller {
+            self.source.change_mode(inode.node(), mode)?;
+        }
+        Ok(())
+    }
+}
+
+fn sync_fd(fd: BorrowedFd<'_>, data_only: bool) -> Result<()> {
+    if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
+}
