@@ -1,2 +1,58 @@
-//! placeholder
-fn main() {}
+//! `rampool-bench`: measures rampool, and shows it at work.
+//!
+//! `micro` sets every way that a read can take beside the least that it could cost; `demo` reads a
+//! real directory through a pool, compares every byte and kills the server in between. Both drive
+//! the real programs as a user would; nothing of client or server is linked in.
+
+mod binaries;
+mod buckets;
+mod cli;
+mod daemon;
+mod demo;
+mod disk;
+mod latency;
+mod micro;
+mod mounted;
+mod null_fuse;
+mod null_threads;
+mod pages;
+mod placement;
+mod pool;
+mod progress;
+mod quic_echo;
+mod reads;
+mod scratch;
+mod status;
+mod stop;
+mod table;
+mod throttle;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::stop::Stop;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rampool-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Micro(options) => return micro::run(&options, &Stop::install()?),
+        Command::Demo(options) => return demo::run(&options, &Stop::install()?),
+        Command::NullThreads(options) => null_threads::run(options.seconds, &Stop::install()?)?,
+        Command::NullFuse { mountpoint, bytes, threads } => {
+            null_fuse::serve(&mountpoint, bytes, threads)?;
+        }
+        Command::QuicEcho { keys } => quic_echo::serve(&keys)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

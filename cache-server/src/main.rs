@@ -1,2 +1,192 @@
-//! placeholder
-fn main() {}
+//! `rampool-server`: lends a machine's idle memory to the clients of a pool.
+//!
+//! The way of a request: [`accept`] takes it off the network, [`serve`] answers it from
+//! [`blocks`], and [`lend`] says how much may be held. [`status`] tells about all of it.
+//!
+//! One thread with one runtime does all the network's work; the status socket has its own.
+
+mod accept;
+mod args;
+mod blocks;
+mod counts;
+mod lend;
+mod serve;
+mod status;
+
+use std::io;
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use clap::Parser as _;
+use rampool_protocol::certs::{Identity, Role};
+use rampool_protocol::status::{StatusSocket, fetch};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use accept::{Acceptor, Clients, Hall};
+use args::{Args, Settings, Shape, Task};
+use blocks::Store;
+use lend::Lender;
+use serve::Service;
+use status::{Report, Reporter};
+
+/// The command line or the keys are wrong; as in mount(8).
+const EXIT_USAGE: u8 = 1;
+/// The system refuses something.
+const EXIT_SYSTEM: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            return complain(&one_line(&error.to_string()), EXIT_USAGE);
+        }
+        // --help and --version.
+        Err(text) => text.exit(),
+    };
+    let task = match args.resolve() {
+        Ok(task) => task,
+        Err(error) => return complain(&format!("{error:#}"), EXIT_USAGE),
+    };
+    let done = match task {
+        Task::Status(socket, shape) => show_status(&socket, shape),
+        Task::Serve(settings) => {
+            start_log(settings.verbose);
+            match Identity::load(&settings.keys, Role::Server) {
+                Ok(identity) => run(settings, &identity),
+                Err(error) => return complain(&error.to_string(), EXIT_USAGE),
+            }
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("{error:#}"), EXIT_SYSTEM),
+    }
+}
+
+/// Serves until a signal ends it.
+fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let stop = stop_signal().context("cannot wait for signals")?;
+        let acceptor = Acceptor::bind(settings.listen, identity)
+            .map_err(|error| cannot_listen(&settings, &error))?;
+        let listen = acceptor.address();
+
+        let lender = Lender::fixed(settings.limit);
+        let store = Store::new(settings.limit.segments())
+            .with_context(|| format!("cannot reserve {}", settings.limit.size()))?;
+        let service = Arc::new(Service::new(store, lender.subscribe()));
+        let clients = Arc::new(Clients::default());
+
+        let socket =
+            settings.status_socket.unwrap_or_else(|| status::default_socket(listen.port()));
+        let reporter = Reporter {
+            listen,
+            since: Instant::now(),
+            limit: settings.limit,
+            service: service.clone(),
+            clients: clients.clone(),
+        };
+        let _status = StatusSocket::serve(socket.clone(), move || reporter.document())
+            .map_err(|error| cannot_tell(&socket, &error))?;
+
+        info!("listening on {listen}, lends {}", settings.limit.size());
+        if let Some(hint) = acceptor.hint() {
+            warn!("{hint}");
+        }
+        acceptor.run(Hall { service, clients, lending: lender.subscribe() }, stop).await;
+        info!("ended");
+        Ok(())
+    })
+}
+
+fn show_status(socket: &Path, shape: Shape) -> anyhow::Result<()> {
+    let document = fetch(socket).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            anyhow!("no server is running at {}", socket.display())
+        }
+        _ => anyhow!("cannot ask the server at {}: {error}", socket.display()),
+    })?;
+    let report: Report = serde_json::from_str(&document)
+        .with_context(|| format!("{} is another program's", socket.display()))?;
+    let text = match shape {
+        Shape::Table => report.table(),
+        Shape::Json => serde_json::to_string_pretty(&report)?,
+    };
+    use io::Write as _;
+    // Whoever reads may have seen enough and gone.
+    let _ = writeln!(io::stdout(), "{text}");
+    Ok(())
+}
+
+/// Completes at SIGINT or SIGTERM.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn cannot_listen(settings: &Settings, error: &io::Error) -> anyhow::Error {
+    let listen = settings.listen;
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            anyhow!("address already in use: {listen}; choose another --listen")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow!("{listen} is no address of this machine; choose another --listen")
+        }
+        _ => anyhow!("cannot listen on {listen}: {error}"),
+    }
+}
+
+fn cannot_tell(socket: &Path, error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "a server already tells its status at {}; choose another --status-socket",
+            socket.display()
+        ),
+        _ => anyhow!("cannot make the status socket {}: {error}", socket.display()),
+    }
+}
+
+fn start_log(verbose: u8) {
+    let usual = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+}
+
+/// clap explains over several lines; the first part says what is wrong.
+fn one_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let wrong: Vec<_> =
+        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
+    format!("{} (see --help)", wrong.join(" ").trim())
+}
+
+fn complain(what: &str, code: u8) -> ExitCode {
+    eprintln!("rampool-server: {what}");
+    ExitCode::from(code)
+}

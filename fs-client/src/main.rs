@@ -112,7 +112,7 @@ fn arguments() -> Vec<OsString> {
 
 fn log_to_stderr(verbose: u8) {
     let default = match verbose {
-        0 => "warn,rampool=info",
+        0 => "warn,fuser=error,rampool=info",
         1 => "info,rampool=debug",
         _ => "debug,rampool=trace",
     };

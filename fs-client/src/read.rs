@@ -65,6 +65,9 @@ impl Filesystem {
             Ok(len) => len,
             Err(error) => return reply.error(error),
         };
+        if len == 0 {
+            return reply.bytes(&[]);
+        }
         let contents = &handle.inode.contents;
         let window = self.settings.readahead_blocks;
         let ahead = handle.sequence.note(offset, len, contents.size(), window);
