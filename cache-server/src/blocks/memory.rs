@@ -1,0 +1,206 @@
+//! The lent memory itself: one reserved region, page by page.
+//!
+//! The kernel may take a page that was handed over at any moment, also while it is being read,
+//! so no reference into the region is ever made: pages are copied in and out by address. A page
+//! that was taken reads as zeros until it is written again.
+//!
+//! All `unsafe` of the server is here.
+
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::{BufMut as _, BytesMut};
+use rampool_protocol::block::BLOCK_SIZE;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use super::segments::{SEGMENT_BYTES, SegmentId, SlotId};
+
+/// Ciphertext begins with this many zero bytes once in 2^128 blocks; a page that was taken
+/// always does.
+const WITNESS_BYTES: usize = 16;
+
+/// Address space for a number of segments. Memory stands behind those pages only that were
+/// written and not taken.
+#[derive(Debug)]
+pub(crate) struct Region {
+    base: NonNull<u8>,
+    segments: usize,
+    huge_pages: bool,
+    lazily_freeable: AtomicBool,
+}
+
+/// Whether a page still held what was written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// It is all there.
+    Present,
+    /// The kernel took it.
+    Taken,
+}
+
+// SAFETY: the region is plain memory that only this value knows of; any thread may own it.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// Reserves address space, aligned to huge pages.
+    ///
+    /// # Errors
+    /// Those of mmap(2), where the machine allows no such reservation.
+    pub(crate) fn reserve(segments: usize) -> io::Result<Self> {
+        let bytes = segments * SEGMENT_BYTES;
+        // One segment more, so that an aligned start lies within; what is over is unmapped.
+        let mapped_bytes = bytes + SEGMENT_BYTES;
+        // SAFETY: a fresh private mapping at an address of the kernel's choice.
+        let mapped = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                mapped_bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        let mapped = mapped.cast::<u8>();
+        let before = mapped.align_offset(SEGMENT_BYTES);
+        let base = mapped.wrapping_add(before);
+        for (start, len) in
+            [(mapped, before), (base.wrapping_add(bytes), mapped_bytes - before - bytes)]
+        {
+            if len > 0 {
+                // SAFETY: both ends of our own mapping, outside of the region that is kept.
+                unsafe { rustix::mm::munmap(start.cast(), len)? };
+            }
+        }
+        let base = NonNull::new(base).expect("mmap succeeded, and not at address zero");
+        // SAFETY: both advices apply to our own mapping, in which nothing lies yet.
+        let (huge, lazy) = unsafe {
+            (
+                rustix::mm::madvise(base.as_ptr().cast(), bytes, Advice::LinuxHugepage),
+                rustix::mm::madvise(base.as_ptr().cast(), bytes, Advice::LinuxFree),
+            )
+        };
+        Ok(Self {
+            base,
+            segments,
+            huge_pages: huge.is_ok(),
+            lazily_freeable: AtomicBool::new(lazy.is_ok()),
+        })
+    }
+
+    /// Whether the kernel was willing to use huge pages.
+    pub(crate) fn huge_pages(&self) -> bool {
+        self.huge_pages
+    }
+
+    /// Whether the kernel has accepted every segment that was handed over.
+    pub(crate) fn lazily_freeable(&self) -> bool {
+        self.lazily_freeable.load(Ordering::Relaxed)
+    }
+
+    /// First address and length, to find the region among the process's mappings.
+    pub(crate) fn extent(&self) -> (usize, usize) {
+        (self.base.as_ptr().addr(), self.segments * SEGMENT_BYTES)
+    }
+
+    /// Fills a page, which thereby is ordinary memory.
+    pub(crate) fn write(&mut self, slot: SlotId, data: &[u8; BLOCK_SIZE]) {
+        let page = self.page(slot);
+        // SAFETY: `page` is within our mapping and writable, `data` is no part of it.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), page, BLOCK_SIZE) };
+    }
+
+    /// Appends a page to `out`. When it was taken, also half-way through, nothing is appended.
+    pub(crate) fn read(&self, slot: SlotId, out: &mut BytesMut) -> Page {
+        let page = self.page(slot);
+        out.reserve(BLOCK_SIZE);
+        let spare = out.spare_capacity_mut();
+        debug_assert!(spare.len() >= BLOCK_SIZE);
+        // SAFETY: `page` is within our mapping and readable; BLOCK_SIZE bytes of `spare` were
+        // reserved; the two do not overlap.
+        unsafe { ptr::copy_nonoverlapping(page, spare.as_mut_ptr().cast(), BLOCK_SIZE) };
+        // Looked at after the copy: a page that still is there now was there all the time.
+        if self.witness(page) == Page::Taken {
+            return Page::Taken;
+        }
+        // SAFETY: the copy above initialised so many bytes.
+        unsafe { out.advance_mut(BLOCK_SIZE) };
+        Page::Present
+    }
+
+    /// Copies a page over another one.
+    pub(crate) fn copy(&mut self, from: SlotId, to: SlotId) -> Page {
+        let (from, to) = (self.page(from), self.page(to));
+        // SAFETY: both pages are within our mapping; `copy` allows them to be the same.
+        unsafe { ptr::copy(from, to, BLOCK_SIZE) };
+        self.witness(from)
+    }
+
+    /// Lets the kernel take the pages of a segment whenever it needs memory.
+    pub(crate) fn hand_over(&self, segment: SegmentId) {
+        let start = self.page(segment.slot(0));
+        // SAFETY: a whole segment of our own mapping; that its pages may turn into zeros is what
+        // `read` looks for.
+        let done = unsafe { rustix::mm::madvise(start.cast(), SEGMENT_BYTES, Advice::LinuxFree) };
+        if done.is_err() {
+            self.lazily_freeable.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a page away as the kernel would.
+    #[cfg(test)]
+    pub(crate) fn take(&mut self, slot: SlotId) {
+        // SAFETY: a whole page of our own mapping.
+        unsafe {
+            rustix::mm::madvise(self.page(slot).cast(), BLOCK_SIZE, Advice::LinuxDontNeed)
+                .expect("a page of ours can be dropped");
+        }
+    }
+
+    fn page(&self, slot: SlotId) -> *mut u8 {
+        let offset = slot.index() * BLOCK_SIZE;
+        assert!(offset < self.segments * SEGMENT_BYTES, "a slot of this region");
+        self.base.as_ptr().wrapping_add(offset)
+    }
+
+    fn witness(&self, page: *const u8) -> Page {
+        // SAFETY: `page` comes from `page()` and is readable; volatile, for the kernel may have
+        // changed it since the last look.
+        let bytes = unsafe { page.cast::<[u8; WITNESS_BYTES]>().read_volatile() };
+        if bytes == [0; WITNESS_BYTES] { Page::Taken } else { Page::Present }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; nothing refers to it any more. An error leaves it mapped.
+        let _ =
+            unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.segments * SEGMENT_BYTES) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_reads_as_written_until_it_is_taken() {
+        let mut region = Region::reserve(2).unwrap();
+        assert_eq!(region.extent().0 % SEGMENT_BYTES, 0);
+        let segment = SegmentId::new(1);
+        for place in [0, 511] {
+            region.write(segment.slot(place), &[place as u8 | 1; BLOCK_SIZE]);
+        }
+        region.hand_over(segment);
+        let mut out = BytesMut::new();
+        assert_eq!(region.read(segment.slot(0), &mut out), Page::Present);
+        assert_eq!(out, &[1; BLOCK_SIZE][..]);
+        assert_eq!(region.copy(segment.slot(511), segment.slot(3)), Page::Present);
+
+        region.take(segment.slot(0));
+        assert_eq!(region.read(segment.slot(0), &mut out), Page::Taken);
+        assert_eq!(out.len(), BLOCK_SIZE, "nothing of a taken page is handed out");
+        assert_eq!(region.read(segment.slot(3), &mut out), Page::Present);
+        assert_eq!(&out[BLOCK_SIZE..], &[255; BLOCK_SIZE][..]);
+        assert!(region.lazily_freeable());
+    }
+}
