@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::placement::Placement;
+
+/// Measures rampool, and shows it at work.
+///
+/// It starts the real programs, rampool and rampool-server, mounts directories of its own making
+/// below a temporary directory, and removes everything at the end, also after Ctrl-C.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Micro(Micro),
+    Demo(Demo),
+    /// One file answered from memory over FUSE, until SIGTERM.
+    #[command(hide = true)]
+    NullFuse {
+        mountpoint: PathBuf,
+        bytes: usize,
+        threads: usize,
+    },
+    /// Answers requests over QUIC, until its process is ended.
+    #[command(hide = true)]
+    QuicEcho {
+        keys: PathBuf,
+    },
+    /// How many FUSE threads are best on this machine, measured with the null server.
+    #[command(hide = true)]
+    NullThreads(NullThreads),
+}
+
+/// Measures each way that a read can take, beside the least that it could cost.
+///
+/// Every figure has its bound from the same run: a local hit beside a FUSE server that answers
+/// from memory and does nothing else; a remote hit beside that and a bare exchange over QUIC; a
+/// cold miss beside O_DIRECT on the source. The two sides take turns, round after round; figures
+/// are medians, ratios are medians of the ratios of each round.
+///
+/// Reads 256 MiB files that it writes first: have 1 GiB of disk and 3 GiB of memory free. Absolute
+/// figures move from machine to machine, and with whatever else the machine does.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench micro\n  rampool-bench micro --check      fails when a bar is missed\n  rampool-bench micro -w json --rounds 9 > figures.json"
+)]
+pub(crate) struct Micro {
+    /// Compare with the bars that must hold; exit with 1 when one is missed.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// How to print the figures.
+    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Length of each measured stretch.
+    #[arg(long, value_name = "N", default_value_t = 0.5, value_parser = positive_seconds)]
+    pub(crate) seconds: f64,
+    /// How often the two sides take turns.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Where to put the test files: on a disk, not in memory.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) dir: PathBuf,
+    /// Who chooses the CPUs.
+    #[arg(long, value_enum, default_value_t = Placement::Pinned)]
+    pub(crate) placement: Placement,
+    /// FUSE threads of the null server; the same as the client's.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) null_threads: u8,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Reads a directory through a pool on this machine and checks every byte.
+///
+/// A server lends 2 GiB; a mount with a cache of 128 MiB reads the source, first every file whole,
+/// then random blocks of the large files, several times more than its cache can hold. In the last
+/// round the server is killed. Prints where the reads were answered and how long they took, and
+/// fails if a single byte differs or a single read fails.
+///
+/// The source is mounted read-only and never written to.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench demo\n  rampool-bench demo --source /usr/share --disk-iops 3000\n\nA local SSD answers faster than any network: hold it back with --disk-iops (as root) to see what\na pool is for."
+)]
+pub(crate) struct Demo {
+    /// The directory to read [default: the Rust toolchain, 'rustc --print sysroot'].
+    #[arg(long, value_name = "DIR", env = "DEMO_SOURCE")]
+    pub(crate) source: Option<PathBuf>,
+    /// Let the mount read so many times a second from the disk, like a network volume; needs root
+    /// and a cgroup for block devices.
+    #[arg(long, value_name = "N", env = "DEMO_DISK_IOPS", value_parser = clap::value_parser!(u32).range(100..))]
+    pub(crate) disk_iops: Option<u32>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// What all measurements share.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// Where rampool and rampool-server are [default: beside this program].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+}
+
+/// Of the hidden measurement of FUSE threads.
+#[derive(Args)]
+pub(crate) struct NullThreads {
+    /// Length of each measured stretch.
+    #[arg(long, value_name = "N", default_value_t = 0.7, value_parser = positive_seconds)]
+    pub(crate) seconds: f64,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+fn positive_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 600.0 => Ok(seconds),
+        _ => Err("write a number of seconds above 0, 600 at most".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["rampool-bench", "micro", "--seconds", "0"]).is_err());
+        assert!(Cli::try_parse_from(["rampool-bench", "demo", "--disk-iops", "1"]).is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! `rampool-bench demo`: a pool at work on a real directory, every byte compared, and a server
+//! killed under it.
+
+mod report;
+mod rounds;
+mod source;
+mod tally;
+mod watch;
+mod whole;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use rampool_protocol::size::ByteSize;
+
+use self::rounds::{ROUNDS, WorkingSet};
+use self::source::Source;
+use self::tally::Tally;
+use crate::binaries::Binaries;
+use crate::cli::Demo;
+use crate::pool::{MountPlan, Pool};
+use crate::progress::Progress;
+use crate::scratch::Scratch;
+use crate::stop::Stop;
+use crate::throttle::Throttle;
+
+const LEND: ByteSize = ByteSize::mib(2048);
+const CACHE: ByteSize = ByteSize::mib(128);
+
+/// Longest of step one, and of the first round: with a slow disk they take what they may.
+const WHOLE_MAX: Duration = Duration::from_secs(30);
+const FIRST_ROUND_MAX: Duration = Duration::from_secs(25);
+
+/// The bar: step one, then the rounds.
+const STEPS_WHOLE: u64 = 400;
+const STEPS_ROUND: u64 = 150;
+
+/// Runs the demo and prints what it saw. The exit code says whether every byte was right.
+pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
+    let progress = Progress::new(STEPS_WHOLE + ROUNDS * STEPS_ROUND);
+    let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
+    progress.say("lists the source");
+    let source = Source::find(options.source.as_deref(), stop)?;
+
+    progress.say("starts the pool");
+    let pool = Pool::new(binaries, Scratch::new(&std::env::temp_dir())?)?;
+    // Made before the mount, so that it is removed after the process in it has ended.
+    let throttle = options.disk_iops.and_then(|iops| throttle(&source, iops, &progress));
+    let mut lender = pool.lend(LEND, stop)?;
+    let server = Some(lender.address);
+    let plan =
+        MountPlan { source: &source.root, name: "mnt", cache: CACHE, server, read_only: true };
+    let mut client = pool.mount(&plan, stop)?;
+    if let Some(throttle) = &throttle {
+        throttle.hold(client.daemon().pid())?;
+    }
+    report::opening(&source, throttle.is_some().then_some(options.disk_iops).flatten(), &progress);
+
+    let tally = Tally::default();
+    progress.say("compares every file");
+    let path = client.path().to_owned();
+    let whole =
+        whole::compare(&source, &path, client.daemon(), WHOLE_MAX, &tally, &progress, stop)?;
+    let set = WorkingSet::new(&source, &whole, &client)?;
+    let rounds =
+        rounds::run(set, &mut client, &mut lender, FIRST_ROUND_MAX, &tally, &progress, stop)?;
+    drop((client, lender, throttle));
+    drop(progress);
+
+    report::print(&source, &whole, &rounds, &tally, options.disk_iops.is_some());
+    let clean = tally.mismatches() == 0 && tally.errors() == 0;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Holds the disk back, or says why that cannot be.
+fn throttle(source: &Source, iops: u32, progress: &Progress) -> Option<Throttle> {
+    match Throttle::new(&source.root, iops) {
+        Ok(throttle) => Some(throttle),
+        Err(error) => {
+            progress
+                .line(&format!("The disk runs at its own speed, not at {iops} IOPS: {error:#}."));
+            None
+        }
+    }
+}
+
+/// The place of the bar in a round of which this share is done.
+fn steps_at(round: u64, share: f64) -> u64 {
+    STEPS_WHOLE + (round - 1) * STEPS_ROUND + (share.min(1.0) * STEPS_ROUND as f64) as u64
+}
