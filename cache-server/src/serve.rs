@@ -4,6 +4,7 @@
 //! across an await. Requests of all clients take turns; what arrives over the network is
 //! served by one thread, and the status socket only looks in.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -19,6 +20,8 @@ use crate::counts::Counts;
 /// Answers requests from the store and counts them.
 #[derive(Debug)]
 pub(crate) struct Service {
+    /// Tells this run of the server from earlier ones.
+    pub(crate) instance: u64,
     lending: watch::Receiver<Lending>,
     state: Mutex<State>,
 }
@@ -45,7 +48,9 @@ pub(crate) struct PutRun<'a> {
 impl Service {
     /// A service over `store`, which takes new blocks unless `lending` pauses.
     pub(crate) fn new(store: Store, lending: watch::Receiver<Lending>) -> Self {
-        Self { lending, state: Mutex::new(State { store, counts: Counts::new() }) }
+        // Seeded by the system: two runs share a number once in 2^64 times.
+        let instance = RandomState::new().build_hasher().finish();
+        Self { instance, lending, state: Mutex::new(State { store, counts: Counts::new() }) }
     }
 
     /// The answer to a GET: which blocks are here, then each of them, copied straight from its

@@ -105,7 +105,9 @@ async fn serve(connection: &Connection, control: Control, client: Client, mut ha
         return End::Closed(CloseCode::Busy, reason);
     };
     let lending = *hall.lending.borrow_and_update();
-    if let Err(end) = tell(&mut send, &ToClient::Welcome { version: VERSION, lending }).await {
+    let instance = hall.service.instance;
+    let welcome = ToClient::Welcome { version: VERSION, instance, lending };
+    if let Err(end) = tell(&mut send, &welcome).await {
         return end;
     }
     info!(%address, name, "connected");
