@@ -142,17 +142,14 @@ fn check_source(path: &Path) -> Result<PathBuf, Failure> {
 
 fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
-    let found = match fs::canonicalize(path) {
-        Ok(found) => found,
-        Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => {
-            return Err(Failure::mount(format!(
-                "mountpoint {shown} holds a mount whose daemon is dead; run: umount {shown}"
-            )));
-        }
-        Err(error) => {
-            return Err(Failure::usage(format!("mountpoint {shown}: {}", plain(&error))));
-        }
-    };
+    // What else is asked, the kernel may answer without the daemon.
+    if rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN) {
+        return Err(Failure::mount(format!(
+            "mountpoint {shown} holds a mount whose daemon is dead; run: umount {shown}"
+        )));
+    }
+    let found = fs::canonicalize(path)
+        .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
     if !found.is_dir() {
         return Err(Failure::usage(format!("mountpoint {shown} is not a directory")));
     }

@@ -166,7 +166,8 @@ fn fuse_config(plan: &Plan) -> fuser::Config {
     let mut config = fuser::Config::default();
     config.mount_options = vec![
         MountOption::FSName(plan.source.to_string_lossy().into_owned()),
-        MountOption::Subtype("rampool".to_owned()),
+        // As the kernel's own option: fuser hands its `Subtype` to fusermount3 only.
+        MountOption::CUSTOM("subtype=rampool".to_owned()),
         // The kernel checks permissions from the attributes, as it does for the source.
         MountOption::DefaultPermissions,
     ];

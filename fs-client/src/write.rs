@@ -6,7 +6,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use crate::block::Span;
@@ -108,12 +108,16 @@ impl Filesystem {
     ) -> Result<usize> {
         let source = self.handles.file(from.0).ok_or(Errno::BADF)?;
         let target = self.handles.file(to.0).ok_or(Errno::BADF)?;
-        let source = source.direct.as_ref().ok_or(Errno::BADF)?;
+        if source.direct.is_none() {
+            return Err(Errno::BADF);
+        }
+        // Not through the descriptor for direct reads, which takes whole blocks only.
+        let read = self.source.reopen(source.inode.node(), OFlags::RDONLY)?;
         let file = target.written.as_ref().ok_or(Errno::BADF)?;
         let (mut read_at, mut write_at) = (from.1, to.1);
         self.change_whole(&target.inode, || {
             rustix::fs::copy_file_range(
-                source.fd(),
+                &read,
                 Some(&mut read_at),
                 file.fd(),
                 Some(&mut write_at),

@@ -38,6 +38,8 @@ pub enum ToClient {
     Welcome {
         /// The server's [`VERSION`].
         version: u16,
+        /// Tells this run of the server from earlier ones, whose blocks are gone.
+        instance: u64,
         /// What the server lends now; repeated as [`ToClient::Lending`] when it changes.
         lending: Lending,
     },
@@ -125,7 +127,7 @@ mod tests {
         assert_eq!(decode::<ToServer>(&bytes[4..]), Ok(hello));
 
         let lending = Lending { capacity_bytes: 2 << 30, pausing: true };
-        let welcome = ToClient::Welcome { version: VERSION, lending };
+        let welcome = ToClient::Welcome { version: VERSION, instance: 9, lending };
         assert_eq!(decode::<ToClient>(&encode(&welcome)[4..]), Ok(welcome));
     }
 

@@ -174,7 +174,7 @@ async fn serve(
     let welcome = timeout(WELCOME_TIMEOUT, read_message(connection, &mut tell))
         .await
         .context("the server does not welcome us")??;
-    let ToClient::Welcome { version, lending } = welcome else {
+    let ToClient::Welcome { version, instance, lending } = welcome else {
         bail!("the server did not begin with a welcome");
     };
     if version != VERSION {
@@ -184,7 +184,7 @@ async fn serve(
     let (puts_out, puts_in) = connection.open_bi().await.map_err(|_| lost(connection))?;
     // A reader waits for the one, nobody for the other.
     let _ = gets_out.set_priority(1);
-    server.connected(lending);
+    server.connected(lending, instance, shared.last_seal());
 
     let under_way = Rc::new(UnderWay::default());
     let result = tokio::select! {

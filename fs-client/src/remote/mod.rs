@@ -30,7 +30,7 @@ use crate::arena::Block;
 use crate::block::{BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
 use lent::{Lent, LentTable, ServerIndex};
-use seal::Sealer;
+use seal::{SealCount, Sealer};
 pub(crate) use server::ServerReport;
 use server::{GetAnswer, Server};
 
@@ -77,6 +77,8 @@ struct Shared {
     lent: LentTable,
     servers: Vec<Arc<Server>>,
     epochs: Arc<Epochs>,
+    /// How many blocks were sealed.
+    seals: AtomicU64,
     counts: Counts,
 }
 
@@ -112,6 +114,7 @@ impl Tier {
             lent: LentTable::new(0),
             servers: Vec::new(),
             epochs,
+            seals: AtomicU64::new(0),
             counts: Counts::default(),
         };
         let (stop, _) = watch::channel(true);
@@ -146,6 +149,7 @@ impl Tier {
             lent: LentTable::new(table_bytes),
             servers,
             epochs,
+            seals: AtomicU64::new(0),
             counts: Counts::default(),
         });
         let (offers, queue) = mpsc::channel(queue_max.max(1));
@@ -164,7 +168,7 @@ impl Tier {
     /// queue is dropped. What a server has already need not be sent.
     pub(crate) fn offer(&self, offer: Offer) {
         let Some(offers) = &self.offers else { return };
-        if self.shared.lent.get(offer.key).is_some() {
+        if self.shared.lent(offer.key).is_some() {
             return;
         }
         if offers.try_send(offer).is_err() {
@@ -178,7 +182,7 @@ impl Tier {
         let found: Vec<(usize, Lent)> = wanted
             .iter()
             .enumerate()
-            .filter_map(|(n, wanted)| Some((n, shared.lent.get(wanted.key)?)))
+            .filter_map(|(n, wanted)| Some((n, shared.lent(wanted.key)?)))
             .collect();
         if found.is_empty() {
             return;
@@ -239,6 +243,26 @@ impl Tier {
 }
 
 impl Shared {
+    /// Where a block is lent to, unless that server was started anew since.
+    fn lent(&self, key: BlockKey) -> Option<Lent> {
+        let lent = self.lent.get(key)?;
+        if self.servers[usize::from(lent.server.0)].may_hold(lent.count) {
+            return Some(lent);
+        }
+        self.lent.forget_this(key, lent);
+        None
+    }
+
+    /// The number of the next sealing.
+    fn next_seal(&self) -> SealCount {
+        SealCount(self.seals.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// The number of the last.
+    fn last_seal(&self) -> SealCount {
+        SealCount(self.seals.load(Relaxed))
+    }
+
     /// Opens what a server answered into the readers' buffers.
     fn open(&self, wanted: &mut [Wanted<'_>], run: &[(usize, Lent)], answer: &GetAnswer) {
         let Some(blocks) = answer.blocks(run.len()) else { return };

@@ -10,7 +10,6 @@ use zerocopy::FromBytes as _;
 
 use super::lent::{Lent, ServerIndex};
 use super::placement;
-use super::seal::SealCount;
 use super::{Offer, Shared};
 use crate::block::BlockKey;
 use crate::epochs::Seen;
@@ -34,21 +33,19 @@ pub(super) struct SentBlock {
 
 /// Seals what is offered and gives it to the servers, until the queue is closed.
 pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
-    let mut count = 0;
     let mut offers = Vec::with_capacity(RUN_MAX);
     while queue.recv_many(&mut offers, RUN_MAX).await > 0 {
         let candidates = shared.candidates();
         let mut frames: Vec<(ServerIndex, PutFrame)> = Vec::new();
         for offer in offers.drain(..) {
             // Changed, or sent already, since it was offered.
-            if !shared.epochs.unchanged(offer.seen) || shared.lent.get(offer.key).is_some() {
+            if !shared.epochs.unchanged(offer.seen) || shared.lent(offer.key).is_some() {
                 continue;
             }
             let Some(server) = placement::choose(offer.key.placement_hash(), &candidates) else {
                 shared.counts.dropped.fetch_add(1, Relaxed);
                 continue;
             };
-            count += 1;
             let place = match frames.iter().position(|(index, _)| *index == server) {
                 Some(place) => place,
                 None => {
@@ -56,7 +53,7 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
                     frames.len() - 1
                 }
             };
-            frames[place].1.add(shared, server, SealCount(count), &offer);
+            frames[place].1.add(shared, server, &offer);
         }
         for (server, frame) in frames {
             if let Err(frame) = shared.servers[usize::from(server.0)].put(frame) {
@@ -76,7 +73,8 @@ impl PutFrame {
         frame
     }
 
-    fn add(&mut self, shared: &Shared, server: ServerIndex, count: SealCount, offer: &Offer) {
+    fn add(&mut self, shared: &Shared, server: ServerIndex, offer: &Offer) {
+        let count = shared.next_seal();
         let start = self.entries.len();
         self.entries.resize(start + size_of::<PutEntry>(), 0);
         let entry = PutEntry::mut_from_bytes(&mut self.entries[start..])

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::lent::ServerIndex;
 use super::placement::Candidate;
+use super::seal::SealCount;
 use super::{ServerAddress, sender::PutFrame};
 
 /// Requests that wait to be put on the wire; a further one is a miss at once.
@@ -36,6 +37,10 @@ pub(super) struct Server {
     connected: AtomicBool,
     pausing: AtomicBool,
     capacity_bytes: AtomicU64,
+    /// Which run of the server was last connected to.
+    instance: Mutex<Option<u64>>,
+    /// What was sealed up to this one went to an earlier run, and is gone.
+    gone_through: AtomicU64,
     patience: Mutex<Patience>,
     last_error: Mutex<Option<String>>,
 }
@@ -90,6 +95,8 @@ impl Server {
             connected: AtomicBool::new(false),
             pausing: AtomicBool::new(false),
             capacity_bytes: AtomicU64::new(0),
+            instance: Mutex::new(None),
+            gone_through: AtomicU64::new(0),
             patience: Mutex::new(Patience::default()),
             last_error: Mutex::new(None),
         };
@@ -130,8 +137,16 @@ impl Server {
         Candidate { index, name: self.name, weight }
     }
 
-    /// The connection stands.
-    pub(super) fn connected(&self, lending: Lending) {
+    /// Whether what was sealed with `count` may still be there.
+    pub(super) fn may_hold(&self, count: SealCount) -> bool {
+        count.0 > self.gone_through.load(Relaxed)
+    }
+
+    /// The connection stands, to the server's run `instance`; `last` is the last sealing so far.
+    pub(super) fn connected(&self, lending: Lending, instance: u64, last: SealCount) {
+        if self.instance.lock().replace(instance) != Some(instance) {
+            self.gone_through.store(last.0, Relaxed);
+        }
         self.lends(lending);
         *self.patience.lock() = Patience::default();
         *self.last_error.lock() = None;

@@ -1,0 +1,81 @@
+//! A server that answers with anything but the truth: the application reads what it wrote.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+
+use crate::liar::{Liar, Lie};
+use crate::support::{Keys, Mounted, noise, read_at_random};
+
+const FILE_BYTES: usize = 40 << 20;
+
+/// Reads and writes while the only server lies, until it has lied often.
+fn reads_are_right_although_the_server_answers(lie: Lie) {
+    let keys = Keys::new();
+    let liar = Liar::start(&keys.server(), lie);
+    let mut contents = noise(3, FILE_BYTES);
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), &contents).unwrap();
+    let (client, address) = (keys.client(), liar.address.to_string());
+    mounted.mount(&["--keys", client.to_str().unwrap(), "--server", &address]);
+    let file = fs::File::options().read(true).write(true).open(mounted.path("f")).unwrap();
+    for round in 0..100u64 {
+        read_at_random(&mounted.path("f"), &contents, 3_000, round, |_| {});
+        // Every block gets new states now and then, so that the server holds older ones.
+        for n in 0..300 {
+            let seed = round * 1_000 + n;
+            let bytes = noise(seed, 4096);
+            let offset = (seed as usize * 7_919) % (FILE_BYTES / 4096) * 4096;
+            file.write_all_at(&bytes, offset as u64).unwrap();
+            contents[offset..offset + 4096].copy_from_slice(&bytes);
+        }
+        let enough = match lie {
+            // Each of these costs the connection, or a deadline.
+            Lie::Garbage | Lie::Truncated | Lie::Silent | Lie::WrongCount => liar.lies() >= 3,
+            _ => mounted.number("/remote/unauthentic_blocks") >= 20,
+        };
+        if enough && round >= 2 {
+            return;
+        }
+    }
+    panic!("{lie:?}: it hardly ever lied: {}", mounted.status());
+}
+
+#[test]
+fn old_bytes() {
+    reads_are_right_although_the_server_answers(Lie::Old);
+}
+
+#[test]
+fn swapped_blocks() {
+    reads_are_right_although_the_server_answers(Lie::Swapped);
+}
+
+#[test]
+fn cut_blocks() {
+    reads_are_right_although_the_server_answers(Lie::Cut);
+}
+
+#[test]
+fn random_bytes() {
+    reads_are_right_although_the_server_answers(Lie::Random);
+}
+
+#[test]
+fn another_number_of_blocks() {
+    reads_are_right_although_the_server_answers(Lie::WrongCount);
+}
+
+#[test]
+fn no_frames() {
+    reads_are_right_although_the_server_answers(Lie::Garbage);
+}
+
+#[test]
+fn truncated_frames() {
+    reads_are_right_although_the_server_answers(Lie::Truncated);
+}
+
+#[test]
+fn nothing_ever() {
+    reads_are_right_although_the_server_answers(Lie::Silent);
+}

@@ -1,0 +1,15 @@
+//! Tests on real mounts: each starts the real programs and uses the mount as an application
+//! would. They need /dev/fuse, and the workspace's programs built (`make test` does it).
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and the helpers are not tests to the lint"
+)]
+
+mod bad_input;
+mod crash;
+mod liar;
+mod lies;
+mod pool;
+mod servers;
+mod support;
+mod tree;

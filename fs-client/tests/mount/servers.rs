@@ -1,0 +1,136 @@
+//! Servers that come, go, freeze and come back while an application reads.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Keys, Mounted, Server, noise, read_at_random, read_by_blocks};
+
+/// Three times the cache.
+const FILE_BYTES: usize = 48 << 20;
+
+struct Pool {
+    keys: Keys,
+    mounted: Mounted,
+    contents: Vec<u8>,
+}
+
+impl Pool {
+    fn new(servers: &[&Server], keys: Keys) -> Self {
+        let contents = noise(7, FILE_BYTES);
+        let mut mounted = Mounted::prepare();
+        fs::write(mounted.source.join("f"), &contents).unwrap();
+        let client = keys.client();
+        let mut options = vec!["--keys", client.to_str().unwrap()];
+        for server in servers {
+            options.extend(["--server", &server.address]);
+        }
+        mounted.mount(&options);
+        let pool = Self { keys, mounted, contents };
+        pool.wait_until_connected();
+        pool
+    }
+
+    fn wait_until_connected(&self) {
+        self.mounted.wait_until("connected", |status| {
+            let servers = status.pointer("/remote/servers").and_then(Value::as_array).unwrap();
+            servers.iter().all(|server| server["state"] == "connected")
+        });
+    }
+
+    /// Reads at random until the servers hold most of what the cache does not.
+    fn fill(&self) {
+        let mut seed = 100;
+        self.mounted.wait_until("blocks are lent", |status| {
+            seed += 1;
+            self.read(4_000, seed, |_| {});
+            status.pointer("/remote/lent_blocks").and_then(Value::as_u64).unwrap() > 6_000
+        });
+    }
+
+    fn read(&self, reads: usize, seed: u64, each: impl FnMut(usize)) {
+        read_at_random(&self.mounted.path("f"), &self.contents, reads, seed, each);
+    }
+}
+
+#[test]
+fn blocks_come_back_from_the_servers_as_they_were() {
+    let keys = Keys::new();
+    let servers = [0, 1].map(|_| Server::start(&keys.server(), "127.0.0.1:0"));
+    let pool = Pool::new(&[&servers[0], &servers[1]], keys);
+    pool.fill();
+    let before = pool.mounted.number("/layers/remote/reads");
+    pool.read(4_000, 1, |_| {});
+    let remote = pool.mounted.number("/layers/remote/reads") - before;
+    assert!(remote > 500, "{remote} of 4,000 reads came from the servers");
+    assert_eq!(pool.mounted.number("/remote/unauthentic_blocks"), 0);
+    assert!(read_by_blocks(&pool.mounted.path("f")).unwrap() == pool.contents);
+}
+
+#[test]
+fn a_server_that_is_killed_costs_nothing_but_time_and_is_used_again_when_it_is_back() {
+    let keys = Keys::new();
+    let mut server = Server::start(&keys.server(), "127.0.0.1:0");
+    let address = server.address.clone();
+    let pool = Pool::new(&[&server], keys);
+    pool.fill();
+    pool.read(3_000, 2, |n| {
+        if n == 1_000 {
+            server.kill();
+        }
+    });
+    let _again = Server::start(&pool.keys.server(), &address);
+    pool.wait_until_connected();
+    let before = pool.mounted.number("/remote/sent_blocks");
+    pool.fill();
+    pool.read(3_000, 3, |_| {});
+    assert!(pool.mounted.number("/remote/sent_blocks") > before);
+}
+
+#[test]
+fn a_server_that_freezes_delays_few_reads_and_those_by_the_deadline() {
+    let keys = Keys::new();
+    let server = Server::start(&keys.server(), "127.0.0.1:0");
+    let pool = Pool::new(&[&server], keys);
+    pool.fill();
+    server.freeze(true);
+    let mut last = Instant::now();
+    let mut slow = 0;
+    pool.read(3_000, 4, |_| {
+        if last.elapsed() > Duration::from_millis(15) {
+            slow += 1;
+        }
+        last = Instant::now();
+    });
+    server.freeze(false);
+    assert!(pool.mounted.number("/remote/timeouts") > 0);
+    // Three before it is left alone, then one a second: far fewer than the thousands of reads
+    // that would have gone to it.
+    assert!(slow < 300, "{slow} of 3,000 reads were slow");
+    pool.wait_until_connected();
+    pool.fill();
+}
+
+#[test]
+fn what_is_written_is_read_back_and_never_an_older_state_from_a_server() {
+    let keys = Keys::new();
+    let server = Server::start(&keys.server(), "127.0.0.1:0");
+    let mut pool = Pool::new(&[&server], keys);
+    pool.fill();
+    for round in 0..5u64 {
+        use std::os::unix::fs::FileExt as _;
+        let file = fs::File::options().write(true).open(pool.mounted.path("f")).unwrap();
+        for n in 0..400u64 {
+            let seed = round * 1_000 + n;
+            let bytes = noise(seed, 1 + (seed as usize * 31) % 6_000);
+            let offset = (seed as usize * 7_919_993) % (FILE_BYTES - bytes.len());
+            file.write_all_at(&bytes, offset as u64).unwrap();
+            pool.contents[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        }
+        drop(file);
+        pool.read(6_000, round, |_| {});
+    }
+    assert!(pool.mounted.number("/layers/remote/reads") > 0);
+    assert!(fs::read(pool.mounted.source.join("f")).unwrap() == pool.contents);
+}

@@ -1,0 +1,289 @@
+//! Starting and ending the programs under test, and files to use them on.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The smallest cache that a mount takes.
+pub(crate) const SMALL_CACHE: &str = "16M";
+
+/// What is waited for happens within this time, or never.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn rampool() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_rampool"))
+}
+
+fn rampool_server() -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_rampool")).with_file_name("rampool-server");
+    assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
+    Command::new(program)
+}
+
+/// A place with a source and a mountpoint, and the mount while there is one.
+pub(crate) struct Mounted {
+    pub(crate) source: PathBuf,
+    pub(crate) mountpoint: PathBuf,
+    daemon: Option<Child>,
+    _dir: TempDir,
+}
+
+impl Mounted {
+    /// An empty source, not mounted yet.
+    pub(crate) fn prepare() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, mountpoint) = (dir.path().join("source"), dir.path().join("mount"));
+        fs::create_dir(&source).unwrap();
+        fs::create_dir(&mountpoint).unwrap();
+        Self { source, mountpoint, daemon: None, _dir: dir }
+    }
+
+    /// Mounts it and waits until the mount answers.
+    pub(crate) fn mount(&mut self, options: &[&str]) {
+        let mut daemon = rampool()
+            .arg("mount")
+            .args([&self.source, &self.mountpoint])
+            .args(["--cache-size", SMALL_CACHE])
+            .args(options)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(daemon.stderr.take().unwrap());
+        wait_for_line(lines, "is mounted at").expect("the mount answers");
+        self.daemon = Some(daemon);
+    }
+
+    /// A file's path on the mount.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.mountpoint.join(name)
+    }
+
+    /// What `rampool status` says.
+    pub(crate) fn status(&self) -> Value {
+        let output =
+            rampool().args(["status", "-w", "json"]).arg(&self.mountpoint).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// One number of the status.
+    pub(crate) fn number(&self, pointer: &str) -> u64 {
+        self.status()
+            .pointer(pointer)
+            .and_then(Value::as_u64)
+            .unwrap_or_else(|| panic!("{pointer}"))
+    }
+
+    /// Waits until the status is as wanted.
+    pub(crate) fn wait_until(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) {
+        wait_until(what, || wanted(&self.status()));
+    }
+
+    /// Kills the daemon as a crash would, and takes the dead mount away.
+    pub(crate) fn crash(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        unmount(&self.mountpoint);
+    }
+
+    /// Unmounts and expects the daemon to end well.
+    pub(crate) fn unmount(&mut self) {
+        let output = rampool().arg("umount").arg(&self.mountpoint).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut daemon = self.daemon.take().unwrap();
+        assert!(wait_for_exit(&mut daemon).success());
+    }
+
+    pub(crate) fn daemon(&mut self) -> &mut Child {
+        self.daemon.as_mut().unwrap()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+            unmount(&self.mountpoint);
+        }
+    }
+}
+
+/// The keys of a pool: one client's and one server's.
+pub(crate) struct Keys(TempDir);
+
+impl Keys {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = dir.path().join("pool");
+        run(rampool().args(["keys", "init"]).arg(&pool));
+        for role in ["client", "server"] {
+            run(rampool().args(["keys", "issue"]).arg(&pool).args([role, "--role", role]));
+        }
+        Self(dir)
+    }
+
+    pub(crate) fn client(&self) -> PathBuf {
+        self.0.path().join("pool/client")
+    }
+
+    pub(crate) fn server(&self) -> PathBuf {
+        self.0.path().join("pool/server")
+    }
+}
+
+/// A running `rampool-server`.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: String,
+    _dir: TempDir,
+}
+
+impl Server {
+    /// Starts one on a free port, or on the one that is given.
+    pub(crate) fn start(keys: &Path, listen: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut process = rampool_server()
+            .args(["--listen", listen, "--lend", "256M"])
+            .arg("--keys")
+            .arg(keys)
+            .arg("--status-socket")
+            .arg(dir.path().join("status.sock"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap());
+        let line = wait_for_line(lines, "127.0.0.1:").expect("the server listens");
+        let address = line
+            .split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')
+            .find(|word| word.starts_with("127.0.0.1:"))
+            .unwrap()
+            .to_owned();
+        Self { process, address, _dir: dir }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Stops it in the middle of whatever it does; it goes on when told.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let signal =
+            if frozen { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs a program that must succeed.
+pub(crate) fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Reads until a line holds `text`, and goes on reading in the background so that the writer
+/// never waits for us.
+fn wait_for_line(lines: impl BufReadSend, text: &str) -> Option<String> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let text = text.to_owned();
+    thread::spawn(move || {
+        for line in lines.lines() {
+            let Ok(line) = line else { return };
+            eprintln!("{line}");
+            if line.contains(&text) {
+                let _ = tell.send(line);
+            }
+        }
+    });
+    told.recv_timeout(PATIENCE).ok()
+}
+
+trait BufReadSend: std::io::BufRead + Send + 'static {}
+impl<T: std::io::BufRead + Send + 'static> BufReadSend for T {}
+
+pub(crate) fn wait_for_exit(child: &mut Child) -> std::process::ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(start.elapsed() < PATIENCE, "the program does not end");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub(crate) fn wait_until(what: &str, mut wanted: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !wanted() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Takes away whatever is mounted there, dead or alive.
+pub(crate) fn unmount(mountpoint: &Path) {
+    use rustix::mount::{UnmountFlags, unmount};
+    if unmount(mountpoint, UnmountFlags::DETACH).is_err() {
+        let _ = Command::new("fusermount3").args(["-uzq", "--"]).arg(mountpoint).status();
+    }
+}
+
+/// Bytes that look random and are the same for the same seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+    bytes
+}
+
+/// Reads a whole file in pieces of one block.
+pub(crate) fn read_by_blocks(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    let mut block = [0; 4096];
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(bytes),
+            got => bytes.extend_from_slice(&block[..got]),
+        }
+    }
+}
+
+/// Reads blocks of a file in a random order and compares each with what it should be. Calls
+/// `each` after every block.
+pub(crate) fn read_at_random(
+    path: &Path,
+    expected: &[u8],
+    reads: usize,
+    seed: u64,
+    mut each: impl FnMut(usize),
+) {
+    let file = File::open(path).unwrap();
+    let mut random = StdRng::seed_from_u64(seed);
+    let blocks = expected.len() / 4096;
+    let mut block = [0; 4096];
+    for n in 0..reads {
+        let index = random.random_range(0..blocks);
+        file.read_exact_at(&mut block, index as u64 * 4096).unwrap();
+        assert!(block[..] == expected[index * 4096..(index + 1) * 4096], "block {index}");
+        each(n);
+    }
+}
