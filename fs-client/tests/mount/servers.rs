@@ -82,10 +82,13 @@ fn a_server_that_is_killed_costs_nothing_but_time_and_is_used_again_when_it_is_b
     });
     let _again = Server::start(&pool.keys.server(), &address);
     pool.wait_until_connected();
-    let before = pool.mounted.number("/remote/sent_blocks");
-    pool.fill();
-    pool.read(3_000, 3, |_| {});
-    assert!(pool.mounted.number("/remote/sent_blocks") > before);
+    let before = pool.mounted.number("/layers/remote/reads");
+    let mut seed = 1_000;
+    pool.mounted.wait_until("the new server gives blocks", |status| {
+        seed += 1;
+        pool.read(3_000, seed, |_| {});
+        status.pointer("/layers/remote/reads").and_then(Value::as_u64).unwrap() > before + 500
+    });
 }
 
 #[test]
