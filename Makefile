@@ -1,0 +1,36 @@
+# make demo     build, then watch it work on real files (DEMO_SOURCE=, DEMO_DISK_IOPS=)
+# make test     all tests, with what they need
+# make micro    what each way of a read costs, beside its bound
+# make ci       what must pass before a change lands
+
+CARGO ?= cargo
+
+.PHONY: all demo test micro ci fuzz tools clean
+
+all:
+	$(CARGO) build --release --workspace
+
+demo:
+	$(CARGO) build --release --workspace
+	target/release/rampool-bench demo
+
+test: tools
+	$(CARGO) build --workspace
+	$(CARGO) test --workspace
+
+micro: all
+	target/release/rampool-bench micro --check
+
+ci:
+	.ci/run
+
+# Each decoder for FUZZ_SECONDS on hostile bytes.
+FUZZ_SECONDS ?= 30
+fuzz:
+	deploy/fuzz $(FUZZ_SECONDS)
+
+tools:
+	@deploy/tools
+
+clean:
+	$(CARGO) clean
