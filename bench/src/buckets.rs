@@ -34,6 +34,13 @@ impl Buckets {
             (seen >= rank).then_some(upper_ns as f64 / 1e3)
         })
     }
+
+    /// The mean in microseconds, with each read at the upper end of its bucket. None when there
+    /// are no reads.
+    pub(crate) fn mean_us(&self) -> Option<f64> {
+        let sum: f64 = self.0.iter().map(|(&upper, &count)| upper as f64 * count as f64).sum();
+        (self.count() > 0).then(|| sum / self.count() as f64 / 1e3)
+    }
 }
 
 impl From<Vec<(u64, u64)>> for Buckets {
@@ -78,7 +85,9 @@ mod tests {
         assert_eq!(ten.quantile_us(0.99), Some(500.0));
         assert_eq!(ten.quantile_us(0.0), Some(10.0));
         assert_eq!(ten.quantile_us(1.0), Some(500.0));
+        assert_eq!(ten.mean_us(), Some(63.0));
         assert_eq!(Buckets::default().quantile_us(0.5), None);
+        assert_eq!(Buckets::default().mean_us(), None);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -18,9 +20,11 @@ use rampool_protocol::certs::{Identity, Role, SERVER_NAME};
 use rampool_protocol::endpoint;
 use rampool_protocol::frame::HEADER_SIZE;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 
 use crate::daemon::Daemon;
 use crate::latency::Latencies;
+use crate::placement::{Cpus, Placement};
 use crate::stop::Stop;
 
 /// How long request and answer are.
@@ -63,14 +67,24 @@ pub(crate) fn serve(keys: &Path) -> Result<()> {
 }
 
 /// A client with a server of its own, ready to be measured again and again.
+///
+/// The client's runtime runs on a thread of its own all the time: a connection that nobody drives
+/// sends no keep-alive and is given up by the server.
 pub(crate) struct Echo {
-    streams: Vec<(Shape, Stream)>,
-    runtime: Runtime,
+    orders: mpsc::Sender<Order>,
     server: Daemon,
-    _endpoint: Endpoint,
+}
+
+/// Exchanges to be made: of which stream, for how long, on which CPUs, and where the result goes.
+struct Order {
+    stream: usize,
+    measured: Duration,
+    cpus: Cpus,
+    result: SyncSender<Result<Latencies>>,
 }
 
 struct Stream {
+    shape: Shape,
     send: quinn::SendStream,
     receive: quinn::RecvStream,
 }
@@ -88,25 +102,13 @@ impl Echo {
         let mut server = Daemon::start("the QUIC echo server", command)?;
         let address = server.wait_until(stop, |lines| lines.iter().find_map(|l| address_in(l)))?;
         let identity = Identity::load(client_keys, Role::Client)?;
-        let runtime = runtime()?;
-        let (endpoint, streams) = runtime.block_on(async {
-            let mut client = local_endpoint(None)?;
-            client.set_default_client_config(identity.client_config());
-            let connection = client.connect(address, SERVER_NAME)?.await?;
-            let mut streams = Vec::new();
-            for &shape in shapes {
-                let (mut send, receive) = connection.open_bi().await?;
-                let mut lengths = [0; 8];
-                lengths[..4].copy_from_slice(&(shape.request_bytes as u32).to_le_bytes());
-                lengths[4..].copy_from_slice(&(shape.answer_bytes as u32).to_le_bytes());
-                send.write_all(&lengths).await?;
-                streams.push((shape, Stream { send, receive }));
-            }
-            anyhow::Ok((client, streams))
-        })?;
-        let mut echo = Self { streams, runtime, server, _endpoint: endpoint };
-        for index in 0..echo.streams.len() {
-            echo.measure(index, WARM_UP, stop)?;
+        let (orders, inbox) = mpsc::channel(1);
+        let (shapes_here, stopped) = (shapes.to_vec(), stop.clone());
+        // Ends when `orders` is dropped.
+        thread::spawn(move || client(address, &identity, &shapes_here, inbox, &stopped));
+        let echo = Self { orders, server };
+        for stream in 0..shapes.len() {
+            echo.measure(stream, WARM_UP, Placement::Free.cpus(1), stop)?;
         }
         Ok(echo)
     }
@@ -118,32 +120,85 @@ impl Echo {
 
     /// Exchanges of the shape with this index, one after the other, for so long.
     pub(crate) fn measure(
-        &mut self,
-        index: usize,
+        &self,
+        stream: usize,
         measured: Duration,
+        cpus: Cpus,
         stop: &Stop,
     ) -> Result<Latencies> {
-        let (shape, stream) = &mut self.streams[index];
-        let request = vec![7; shape.request_bytes];
-        let mut answer = vec![0; shape.answer_bytes];
-        let mut latencies = Latencies::new();
-        self.runtime.block_on(async {
-            let start = Instant::now();
-            while start.elapsed() < measured && !stop.requested() {
-                let before = Instant::now();
-                let exchange = async {
-                    stream.send.write_all(&request).await?;
-                    stream.receive.read_exact(&mut answer).await?;
-                    anyhow::Ok(())
-                };
-                tokio::time::timeout(TIMEOUT, exchange).await.context("the echo stalled")??;
-                latencies.record(before.elapsed());
-            }
-            anyhow::Ok(())
-        })?;
+        let (result, results) = sync_channel(1);
+        let order = Order { stream, measured, cpus, result };
+        self.orders.blocking_send(order).ok().context("the echo client has ended")?;
+        let latencies = results.recv().context("the echo client has ended")??;
         stop.check()?;
         Ok(latencies)
     }
+}
+
+/// The client's thread: connects, then fills one order after the other.
+fn client(
+    address: SocketAddr,
+    identity: &Identity,
+    shapes: &[Shape],
+    mut inbox: mpsc::Receiver<Order>,
+    stop: &Stop,
+) -> Result<()> {
+    runtime()?.block_on(async {
+        let connected = connect(address, identity, shapes).await;
+        let (_endpoint, mut streams) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                if let Some(first) = inbox.recv().await {
+                    let _ = first.result.send(Err(error));
+                }
+                return Ok(());
+            }
+        };
+        while let Some(order) = inbox.recv().await {
+            order.cpus.hold_this_thread();
+            let result = exchange(&mut streams[order.stream], order.measured, stop).await;
+            let _ = order.result.send(result);
+        }
+        Ok(())
+    })
+}
+
+async fn connect(
+    address: SocketAddr,
+    identity: &Identity,
+    shapes: &[Shape],
+) -> Result<(Endpoint, Vec<Stream>)> {
+    let mut endpoint = local_endpoint(None)?;
+    endpoint.set_default_client_config(identity.client_config());
+    let connection = endpoint.connect(address, SERVER_NAME)?.await?;
+    let mut streams = Vec::new();
+    for &shape in shapes {
+        let (mut send, receive) = connection.open_bi().await?;
+        let mut lengths = [0; 8];
+        lengths[..4].copy_from_slice(&(shape.request_bytes as u32).to_le_bytes());
+        lengths[4..].copy_from_slice(&(shape.answer_bytes as u32).to_le_bytes());
+        send.write_all(&lengths).await?;
+        streams.push(Stream { shape, send, receive });
+    }
+    Ok((endpoint, streams))
+}
+
+async fn exchange(stream: &mut Stream, measured: Duration, stop: &Stop) -> Result<Latencies> {
+    let request = vec![7; stream.shape.request_bytes];
+    let mut answer = vec![0; stream.shape.answer_bytes];
+    let mut latencies = Latencies::new();
+    let start = Instant::now();
+    while start.elapsed() < measured && !stop.requested() {
+        let before = Instant::now();
+        let once = async {
+            stream.send.write_all(&request).await?;
+            stream.receive.read_exact(&mut answer).await?;
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(TIMEOUT, once).await.context("the echo stalled")??;
+        latencies.record(before.elapsed());
+    }
+    Ok(latencies)
 }
 
 /// The first word of a line that is an address and a port.

@@ -11,7 +11,7 @@ mod whole;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rampool_protocol::size::ByteSize;
 
 use self::rounds::{ROUNDS, WorkingSet};
@@ -62,6 +62,13 @@ pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
     let path = client.path().to_owned();
     let whole =
         whole::compare(&source, &path, client.daemon(), WHOLE_MAX, &tally, &progress, stop)?;
+    if let (1.., Some(first)) = (tally.errors() + tally.mismatches(), tally.first()) {
+        bail!(
+            "reading every file: {} errors, {} mismatches; the first: {first}",
+            tally.errors(),
+            tally.mismatches()
+        );
+    }
     let set = WorkingSet::new(&source, &whole, &client)?;
     let rounds =
         rounds::run(set, &mut client, &mut lender, FIRST_ROUND_MAX, &tally, &progress, stop)?;

@@ -2,7 +2,7 @@
 
 use rampool_protocol::size::ByteSize;
 
-use super::rounds::{Kill, Rounds};
+use super::rounds::{Kill, Round, Rounds};
 use super::source::Source;
 use super::tally::Tally;
 use super::whole::Whole;
@@ -75,7 +75,8 @@ fn working_set(blocks: usize) -> String {
 }
 
 fn print_rounds(rounds: &Rounds) {
-    let mut table = table(&["round", "layer", "reads", "share", "p50", "p99", "seconds"], 2);
+    let mut table =
+        table(&["round", "layer", "reads", "share", "p50", "mean", "p99", "reads/s"], 2);
     let last = rounds.rounds.len();
     for (index, round) in rounds.rounds.iter().enumerate() {
         let name =
@@ -88,8 +89,9 @@ fn print_rounds(rounds: &Rounds) {
                 grouped(reads.reads),
                 percent(round.layers.share(reads)),
                 us(reads.buckets.quantile_us(0.5)),
+                us(reads.buckets.mean_us()),
                 us(reads.buckets.quantile_us(0.99)),
-                only_first(format!("{:.1}", round.elapsed.as_secs_f64())),
+                only_first(grouped(per_second(round))),
             ]);
         }
     }
@@ -107,21 +109,25 @@ fn kill_line(kill: &Kill) -> String {
     )
 }
 
-/// Whether the pool paid off here. `layers` is what was seen while the server lived.
+fn per_second(round: &Round) -> u64 {
+    (round.layers.reads() as f64 / round.elapsed.as_secs_f64()) as u64
+}
+
+/// Whether the pool paid off here. `layers` is what was seen while the server lived. Means, not
+/// medians: a disk that is held back answers most reads at once and makes the others wait.
 fn speed_line(layers: &Layers, held_back: bool) -> Option<String> {
-    let remote = layers.remote.buckets.quantile_us(0.5);
-    let source = layers.source.buckets.quantile_us(0.5)?;
-    let Some(remote) = remote else {
+    let source = layers.source.buckets.mean_us()?;
+    let Some(remote) = layers.remote.buckets.mean_us() else {
         return Some("No read was answered by the server.".to_owned());
     };
     let (remote_text, source_text) = (us(Some(remote)), us(Some(source)));
     Some(if source >= remote {
-        format!("A remote hit took {remote_text} where the disk takes {source_text} (p50).")
+        format!("A remote hit took {remote_text} where the disk takes {source_text} (means).")
     } else {
         let hint = if held_back { "" } else { "; try DEMO_DISK_IOPS=3000" };
         format!(
-            "The disk here is faster than the network ({source_text} against {remote_text}, p50): \
-             the pool pays off on slower disks{hint}."
+            "The disk here is faster than the network ({source_text} against {remote_text}, \
+             means): the pool pays off on slower disks{hint}."
         )
     })
 }

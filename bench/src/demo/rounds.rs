@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use rand::seq::IndexedRandom as _;
+use rand::{SeedableRng as _, rngs::SmallRng};
 
 use super::source::Source;
 use super::tally::Tally;
@@ -93,6 +95,12 @@ impl<'a> WorkingSet<'a> {
         Ok(set)
     }
 
+    /// So many blocks drawn at random, any of them any number of times.
+    fn draw(&self, count: usize, seed: u64) -> Vec<Place> {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        (0..count).filter_map(|_| self.places.choose(&mut rng).copied()).collect()
+    }
+
     /// Reads and compares one block.
     fn read(&self, place: Place, buffer: &mut PageBuffer, tally: &Tally) -> Duration {
         let (file, block) = (place.file as usize, place.block as usize);
@@ -120,8 +128,9 @@ impl<'a> WorkingSet<'a> {
     }
 }
 
-/// Runs all rounds. The first may take `first_max`; what it did not reach is left out of the
-/// others, so that they find their blocks lent.
+/// Runs all rounds. The first reads each block once; the others draw as many at random. The first
+/// may take `first_max`; what it did not reach is left out of the others, so that they find their
+/// blocks lent.
 pub(super) fn run(
     mut set: WorkingSet<'_>,
     client: &mut Client,
@@ -137,8 +146,13 @@ pub(super) fn run(
     for round in 1..ROUNDS {
         progress.say(format!("random blocks, round {round} of {ROUNDS}"));
         let time_max = if round == 1 { first_max } else { ROUND_MAX };
-        shuffle(&mut set.places, round);
-        let read = measure(&set, client, time_max, tally, progress, round, stop)?;
+        let places = if round == 1 {
+            shuffle(&mut set.places, round);
+            set.places.clone()
+        } else {
+            set.draw(set.places.len(), round)
+        };
+        let read = measure(&set, &places, client, time_max, tally, progress, round, stop)?;
         if round == 1 {
             set.places.truncate(read.done);
         }
@@ -147,7 +161,6 @@ pub(super) fn run(
         before = after;
     }
     progress.say("random blocks, last round, with a kill");
-    shuffle(&mut set.places, ROUNDS);
     let (last, kill, at_kill) = last_round(&set, client, lender, &before, tally, progress, stop)?;
     rounds.push(last);
     let with_server = at_kill.layers_since(&start);
@@ -161,6 +174,7 @@ struct Read {
 
 fn measure(
     set: &WorkingSet<'_>,
+    places: &[Place],
     client: &mut Client,
     time_max: Duration,
     tally: &Tally,
@@ -169,11 +183,11 @@ fn measure(
     stop: &Stop,
 ) -> Result<Read> {
     let start = Instant::now();
-    let queue = Queue::new(set.places.len());
+    let queue = Queue::new(places.len());
     let read = || {
         let mut buffer = PageBuffer::new(PAGE_BYTES);
         while let Some(item) = queue.take() {
-            set.read(set.places[item], &mut buffer, tally);
+            set.read(places[item], &mut buffer, tally);
             queue.finished();
         }
     };
@@ -200,14 +214,15 @@ fn last_round(
     progress: &Progress,
     stop: &Stop,
 ) -> Result<(Round, Kill, ClientStatus)> {
+    let places = set.draw(set.places.len(), ROUNDS);
     let start = Instant::now();
-    let queue = Queue::new(set.places.len());
+    let queue = Queue::new(places.len());
     let killed = AtomicBool::new(false);
     let read = || {
         let mut buffer = PageBuffer::new(PAGE_BYTES);
         let mut after_kill = Latencies::new();
         while let Some(item) = queue.take() {
-            let latency = set.read(set.places[item], &mut buffer, tally);
+            let latency = set.read(places[item], &mut buffer, tally);
             if killed.load(Relaxed) {
                 after_kill.record(latency);
             }

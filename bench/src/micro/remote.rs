@@ -4,8 +4,6 @@
 //! random order again and again, so that a block comes round only after all others have: nearly
 //! every read is a remote hit.
 
-use std::thread;
-
 use anyhow::Result;
 use rampool_protocol::size::ByteSize;
 use serde::Serialize;
@@ -49,7 +47,7 @@ pub(crate) struct Remote {
 /// Measures with a server and a mount of its own.
 pub(super) fn measure(bench: &mut Bench<'_>) -> Result<(Remote, ServerStatus)> {
     let keys = (&bench.pool.server_keys, &bench.pool.client_keys);
-    let mut echo = Echo::start(keys.0, keys.1, &[Shape::ECHO, Shape::GET], bench.stop)?;
+    let echo = Echo::start(keys.0, keys.1, &[Shape::ECHO, Shape::GET], bench.stop)?;
     let mut lender = bench.pool.lend(LEND, bench.stop)?;
     let mut client = bench.mount("remote", Some(lender.address), CACHE)?;
     let offsets = shuffled_offsets(FILE_BYTES, 6);
@@ -59,7 +57,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<(Remote, ServerStatus)> {
     let mut rounds = Vec::new();
     let before = client.status()?;
     for slice in offsets.chunks_exact(each).take(bench.rounds as usize) {
-        rounds.push(round(bench, &mut echo, &mut lender, &mut client, slice)?);
+        rounds.push(round(bench, &echo, &mut lender, &mut client, slice)?);
     }
     let layers = client.status()?.layers_since(&before);
     let over = |of: &dyn Fn(&Round) -> f64| median(&rounds.iter().map(of).collect::<Vec<_>>());
@@ -103,7 +101,7 @@ impl Round {
 
 fn round(
     bench: &mut Bench<'_>,
-    echo: &mut Echo,
+    echo: &Echo,
     lender: &mut Lender,
     client: &mut Client,
     offsets: &[u64],
@@ -115,16 +113,8 @@ fn round(
     let cpus = bench.placement.cpus(1);
     cpus.hold_process(echo.server().pid());
     cpus.hold_process(lender.daemon().pid());
-    let (measured, stop) = (bench.measured, bench.stop);
-    // On a thread of its own, because the main thread's placement is inherited by what it starts.
-    let exchanges = thread::scope(|scope| {
-        let measuring = scope.spawn(|| {
-            cpus.hold_this_thread();
-            anyhow::Ok([echo.measure(0, measured, stop)?, echo.measure(1, measured, stop)?])
-        });
-        measuring.join().expect("the measurement does not panic")
-    });
-    let [echo, get] = exchanges?;
+    let exchanges = echo.measure(0, bench.measured, cpus, bench.stop)?;
+    let get = echo.measure(1, bench.measured, cpus, bench.stop)?;
     bench.progress.step();
 
     bench.progress.say("remote hits");
@@ -132,7 +122,7 @@ fn round(
     let reads = bench.client(client, 1, Places::List(offsets))?.latencies;
     let layers = client.status()?.layers_since(&before);
     bench.progress.step();
-    Ok(Round { null, echo, get, reads, layers })
+    Ok(Round { null, echo: exchanges, get, reads, layers })
 }
 
 /// Reads the file until most of it is answered by the server.
