@@ -35,6 +35,8 @@ struct Miss {
     offset: u64,
     len: usize,
     began: Instant,
+    /// The state of the contents that is read.
+    file: FileKey,
     /// The blocks from its start that were in the cache.
     found: Vec<Block>,
     streaming: bool,
@@ -72,9 +74,9 @@ impl Filesystem {
         let window = self.settings.readahead_blocks;
         let ahead = handle.sequence.note(offset, len, contents.size(), window);
 
-        let span = Span::of(offset, len);
+        let (file, span) = (contents.key(), Span::of(offset, len));
         let mut found = Vec::with_capacity(span.count);
-        self.cache.get_leading(contents.key(), span, &mut found);
+        self.cache.get_leading(file, span, &mut found);
         if found.len() == span.count {
             answer(reply, &found, offset, len);
             self.metrics.count_read(Layer::Local, began.elapsed());
@@ -89,7 +91,7 @@ impl Filesystem {
             self.bring_ahead(&handle, span);
         }
         let streaming = ahead.streaming;
-        let miss = Miss { handle, offset, len, began, found, streaming };
+        let miss = Miss { handle, offset, len, began, file, found, streaming };
         match self.workers.seat() {
             Some(_seat) => self.serve_miss(miss, reply),
             None => {
@@ -114,10 +116,10 @@ impl Filesystem {
     }
 
     fn serve_miss(&self, miss: Miss, reply: impl ReadReply) {
-        let Miss { handle, offset, mut len, began, found, streaming } = miss;
+        let Miss { handle, offset, mut len, began, file, found, streaming } = miss;
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
-        let layer = match self.bring(&handle, span, found, streaming) {
+        let layer = match self.bring(&handle, file, span, found, streaming) {
             Ok((blocks, layer)) => {
                 answer(reply, &blocks, offset, len);
                 layer
@@ -140,10 +142,11 @@ impl Filesystem {
     }
 
     /// Brings the blocks of `span` into the cache, `found` being those from its start that are
-    /// there already, and says from how far the slowest came.
+    /// there already as part of `file`, and says from how far the slowest came.
     fn bring(
         &self,
         handle: &FileHandle,
+        mut file: FileKey,
         span: Span,
         found: Vec<Block>,
         streaming: bool,
@@ -152,7 +155,12 @@ impl Filesystem {
         let mut blocks: Vec<Option<Block>> = found.into_iter().map(Some).collect();
         blocks.resize_with(span.count, || None);
         for _ in 0..ROUNDS {
-            let file = handle.inode.contents.key();
+            let now = handle.inode.contents.key();
+            if now != file {
+                // Old and new blocks are not mixed in one answer.
+                file = now;
+                blocks.fill(None);
+            }
             let mut missing = Vec::with_capacity(span.count);
             for (place, index) in blocks.iter_mut().zip(span.blocks()) {
                 if place.is_none() {
@@ -278,7 +286,8 @@ impl Filesystem {
         let (this, handle) = (self.clone(), handle.clone());
         self.workers.try_hand_over(move || {
             // Nobody waits for it; a reader that comes for it meets the error itself.
-            let _ = this.bring(&handle, span, Vec::new(), true);
+            let file = handle.inode.contents.key();
+            let _ = this.bring(&handle, file, span, Vec::new(), true);
         });
     }
 }

@@ -182,6 +182,8 @@ fn cannot_mount(mountpoint: &Path, error: &std::io::Error) -> Failure {
     let text = error.to_string();
     let hint = if text.contains("user_allow_other") {
         "; put user_allow_other into /etc/fuse.conf, or mount without -o allow_other"
+    } else if error.kind() == std::io::ErrorKind::PermissionDenied {
+        "; /dev/fuse must be readable and writable by you, and the mountpoint yours"
     } else {
         ""
     };

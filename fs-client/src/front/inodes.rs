@@ -142,13 +142,15 @@ impl Inodes {
         let left = before.saturating_sub(count);
         inode.lookups.store(left, Ordering::Relaxed);
         if left == 0 {
-            known.remove();
-            self.by_id.remove(&id);
             if inode.file_type == FileType::RegularFile
                 && let Some(stamped) = inode.contents.stamped()
             {
                 self.forgotten.lock().put(inode.identity, stamped);
             }
+            // Last, and with it the lock: whoever looks the file up from now on makes a new inode,
+            // which must not be removed here.
+            self.by_id.remove(&id);
+            known.remove();
         }
     }
 

@@ -13,3 +13,4 @@ mod pool;
 mod servers;
 mod support;
 mod tree;
+mod user;
