@@ -72,12 +72,17 @@ impl Region {
             }
         }
         let base = NonNull::new(base).expect("mmap succeeded, and not at address zero");
-        // SAFETY: both advices apply to our own mapping, in which nothing lies yet.
+        let region = base.as_ptr().cast();
+        // SAFETY: all advices apply to our own mapping, in which nothing lies yet. The page that
+        // is written, and dropped again, makes later pieces of the mapping alike to the kernel
+        // (they share an anon_vma), so that it joins what `open` and `hand_over` divide; else
+        // every segment would remain a mapping of its own, of which a process may have 65,530.
         let (huge, lazy) = unsafe {
-            (
-                rustix::mm::madvise(base.as_ptr().cast(), bytes, Advice::LinuxHugepage),
-                rustix::mm::madvise(base.as_ptr().cast(), bytes, Advice::LinuxFree),
-            )
+            base.write_volatile(1);
+            rustix::mm::madvise(region, BLOCK_SIZE, Advice::LinuxDontNeed)?;
+            let huge = rustix::mm::madvise(region, bytes, Advice::LinuxHugepage);
+            let _ = rustix::mm::madvise(region, bytes, Advice::LinuxNoHugepage);
+            (huge, rustix::mm::madvise(region, bytes, Advice::LinuxFree))
         };
         Ok(Self {
             base,
@@ -135,13 +140,23 @@ impl Region {
         self.witness(from)
     }
 
+    /// Prepares a segment for being filled: with a huge page, where the kernel has one.
+    pub(crate) fn open(&self, segment: SegmentId) {
+        if self.huge_pages {
+            // Small pages do as well.
+            let _ = self.advise(segment, Advice::LinuxHugepage);
+        }
+    }
+
     /// Lets the kernel take the pages of a segment whenever it needs memory.
+    ///
+    /// From now on it must not gather them into huge pages: khugepaged makes ordinary memory of
+    /// what it gathers, and puts memory behind pages that were taken.
     pub(crate) fn hand_over(&self, segment: SegmentId) {
-        let start = self.page(segment.slot(0));
-        // SAFETY: a whole segment of our own mapping; that its pages may turn into zeros is what
-        // `read` looks for.
-        let done = unsafe { rustix::mm::madvise(start.cast(), SEGMENT_BYTES, Advice::LinuxFree) };
-        if done.is_err() {
+        if self.huge_pages {
+            let _ = self.advise(segment, Advice::LinuxNoHugepage);
+        }
+        if self.advise(segment, Advice::LinuxFree).is_err() {
             self.lazily_freeable.store(false, Ordering::Relaxed);
         }
     }
@@ -154,6 +169,13 @@ impl Region {
             rustix::mm::madvise(self.page(slot).cast(), BLOCK_SIZE, Advice::LinuxDontNeed)
                 .expect("a page of ours can be dropped");
         }
+    }
+
+    fn advise(&self, segment: SegmentId, advice: Advice) -> rustix::io::Result<()> {
+        let start = self.page(segment.slot(0));
+        // SAFETY: a whole segment of our own mapping; none of the advices given here does more
+        // than turn pages into zeros some time, which is what `read` looks for.
+        unsafe { rustix::mm::madvise(start.cast(), SEGMENT_BYTES, advice) }
     }
 
     fn page(&self, slot: SlotId) -> *mut u8 {
@@ -202,5 +224,39 @@ mod tests {
         assert_eq!(region.read(segment.slot(3), &mut out), Page::Present);
         assert_eq!(&out[BLOCK_SIZE..], &[255; BLOCK_SIZE][..]);
         assert!(region.lazily_freeable());
+    }
+
+    #[test]
+    fn what_was_handed_over_is_one_mapping_that_nobody_gathers_into_huge_pages() {
+        const SEGMENTS: usize = 32;
+        let mut region = Region::reserve(SEGMENTS).unwrap();
+        for segment in (0..SEGMENTS).chain(0..5).map(SegmentId::new) {
+            region.open(segment);
+            segment.slots().for_each(|slot| region.write(slot, &[1; BLOCK_SIZE]));
+            region.hand_over(segment);
+        }
+        region.open(SegmentId::new(5));
+        let flags = mapping_flags(region.extent());
+        assert_eq!(flags.len(), 3, "before the open segment, it, and after it: {flags:?}");
+        if region.huge_pages() {
+            for (flags, advice) in flags.iter().zip([" nh", " hg", " nh"]) {
+                assert!(flags.contains(advice), "{advice}: {flags:?}");
+            }
+        }
+    }
+
+    fn mapping_flags((start, len): (usize, usize)) -> Vec<String> {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (mut within, mut flags) = (false, Vec::new());
+        for line in smaps.lines() {
+            let addresses = line.split(' ').next().and_then(|range| range.split_once('-'));
+            if let Some((from, _)) = addresses {
+                let from = usize::from_str_radix(from, 16).unwrap();
+                within = (start..start + len).contains(&from);
+            } else if within && line.starts_with("VmFlags:") {
+                flags.push(line.to_owned());
+            }
+        }
+        flags
     }
 }

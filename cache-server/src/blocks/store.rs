@@ -94,8 +94,12 @@ impl Store {
         let block = self.fingerprint(mount, &entry.key);
         match self.segments.room() {
             Room::Open => {}
-            Room::Free(segment) => self.segments.open(segment, 0),
+            Room::Free(segment) => {
+                self.memory.open(segment);
+                self.segments.open(segment, 0);
+            }
             Room::Oldest(segment) => {
+                self.memory.open(segment);
                 let kept = self.evict(segment);
                 self.segments.open(segment, kept);
             }
