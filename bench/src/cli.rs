@@ -97,6 +97,9 @@ pub(crate) struct Demo {
     /// and a cgroup for block devices.
     #[arg(long, value_name = "N", env = "DEMO_DISK_IOPS", value_parser = clap::value_parser!(u32).range(100..))]
     pub(crate) disk_iops: Option<u32>,
+    /// How to print what was seen.
+    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) common: Common,
 }

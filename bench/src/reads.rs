@@ -40,6 +40,8 @@ pub(crate) enum Places<'a> {
     Random { warm_up: Duration, measured: Duration },
     /// 1 MiB after 1 MiB from the start, round and round, for so long after a warm-up.
     Sequential { warm_up: Duration, measured: Duration },
+    /// 1 MiB after 1 MiB from the start to the end, once.
+    Whole,
     /// 4 KiB at each of these offsets, once, in this order, shared out among the jobs.
     List(&'a [u64]),
 }
@@ -158,18 +160,29 @@ impl Job<'_> {
                     (next - 1) % runs * step
                 })
             }
-            Places::List(offsets) => {
-                let mut reader = Reader::new(&self.file, PAGE_BYTES);
-                let start = Instant::now();
-                for &offset in offsets {
-                    if cancelled() {
-                        break;
-                    }
-                    reader.read(offset)?;
-                }
-                Ok(reader.finish(start.elapsed()))
+            Places::Whole => {
+                let step = SEQUENTIAL_BYTES as u64;
+                self.each(SEQUENTIAL_BYTES, (0..self.len / step).map(|run| run * step), cancelled)
             }
+            Places::List(offsets) => self.each(PAGE_BYTES, offsets.iter().copied(), cancelled),
         }
+    }
+
+    fn each(
+        &self,
+        bytes: usize,
+        offsets: impl Iterator<Item = u64>,
+        cancelled: impl Fn() -> bool,
+    ) -> Result<Measured> {
+        let mut reader = Reader::new(&self.file, bytes);
+        let start = Instant::now();
+        for offset in offsets {
+            if cancelled() {
+                break;
+            }
+            reader.read(offset)?;
+        }
+        Ok(reader.finish(start.elapsed()))
     }
 
     fn timed(

@@ -1,6 +1,8 @@
 //! `rampool-bench demo`: a pool at work on a real directory, every byte compared, and a server
 //! killed under it.
 
+mod blocks;
+mod json;
 mod report;
 mod rounds;
 mod source;
@@ -14,11 +16,13 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use rampool_protocol::size::ByteSize;
 
-use self::rounds::{ROUNDS, WorkingSet};
+use self::blocks::WorkingSet;
+use self::report::Seen;
+use self::rounds::ROUNDS;
 use self::source::Source;
 use self::tally::Tally;
 use crate::binaries::Binaries;
-use crate::cli::Demo;
+use crate::cli::{Demo, Format};
 use crate::pool::{MountPlan, Pool};
 use crate::progress::Progress;
 use crate::scratch::Scratch;
@@ -35,6 +39,13 @@ const FIRST_ROUND_MAX: Duration = Duration::from_secs(25);
 /// The bar: step one, then the rounds.
 const STEPS_WHOLE: u64 = 400;
 const STEPS_ROUND: u64 = 150;
+
+/// What every step needs.
+struct Scene<'a> {
+    tally: &'a Tally,
+    progress: &'a Progress,
+    stop: &'a Stop,
+}
 
 /// Runs the demo and prints what it saw. The exit code says whether every byte was right.
 pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
@@ -58,10 +69,10 @@ pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
     report::opening(&source, throttle.is_some().then_some(options.disk_iops).flatten(), &progress);
 
     let tally = Tally::default();
+    let scene = Scene { tally: &tally, progress: &progress, stop };
     progress.say("compares every file");
     let path = client.path().to_owned();
-    let whole =
-        whole::compare(&source, &path, client.daemon(), WHOLE_MAX, &tally, &progress, stop)?;
+    let whole = whole::compare(&source, &path, client.daemon(), WHOLE_MAX, &scene)?;
     if let (1.., Some(first)) = (tally.errors() + tally.mismatches(), tally.first()) {
         bail!(
             "reading every file: {} errors, {} mismatches; the first: {first}",
@@ -70,12 +81,16 @@ pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
         );
     }
     let set = WorkingSet::new(&source, &whole, &client)?;
-    let rounds =
-        rounds::run(set, &mut client, &mut lender, FIRST_ROUND_MAX, &tally, &progress, stop)?;
+    let rounds = rounds::run(set, &mut client, &mut lender, FIRST_ROUND_MAX, &scene)?;
     drop((client, lender, throttle));
     drop(progress);
 
-    report::print(&source, &whole, &rounds, &tally, options.disk_iops.is_some());
+    let held_back = options.disk_iops.is_some();
+    let seen = Seen { source: &source, whole: &whole, rounds: &rounds, tally: &tally, held_back };
+    match options.format {
+        Format::Table => seen.print(),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&json::document(&seen))?),
+    }
     let clean = tally.mismatches() == 0 && tally.errors() == 0;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

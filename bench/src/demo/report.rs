@@ -23,29 +23,36 @@ pub(super) fn opening(source: &Source, disk_iops: Option<u32>, progress: &Progre
 }
 
 /// Everything that was seen.
-pub(super) fn print(
-    source: &Source,
-    whole: &Whole,
-    rounds: &Rounds,
-    tally: &Tally,
-    held_back: bool,
-) {
-    println!("{}\n", whole_line(source, whole));
-    println!("Random 4 KiB blocks, {} in all, by who answered:", working_set(rounds.blocks));
-    print_rounds(rounds);
-    println!();
-    println!("{}", kill_line(&rounds.kill));
-    println!(
-        "{} compared, {} mismatches, {} errors.",
-        ByteSize(tally.compared_bytes()),
-        tally.mismatches(),
-        tally.errors()
-    );
-    if let Some(first) = tally.first() {
-        println!("The first: {first}.");
-    }
-    if let Some(line) = speed_line(&rounds.with_server, held_back) {
-        println!("{line}");
+pub(super) struct Seen<'a> {
+    pub(super) source: &'a Source,
+    pub(super) whole: &'a Whole,
+    pub(super) rounds: &'a Rounds,
+    pub(super) tally: &'a Tally,
+    /// Whether the disk was to be held back.
+    pub(super) held_back: bool,
+}
+
+impl Seen<'_> {
+    /// Prints it for people.
+    pub(super) fn print(&self) {
+        let Self { source, whole, rounds, tally, held_back } = self;
+        println!("{}\n", whole_line(source, whole));
+        println!("Random 4 KiB blocks, {} in all, by who answered:", working_set(rounds.blocks));
+        print_rounds(rounds);
+        println!();
+        println!("{}", kill_line(&rounds.kill));
+        println!(
+            "{} compared, {} mismatches, {} errors.",
+            ByteSize(tally.compared_bytes()),
+            tally.mismatches(),
+            tally.errors()
+        );
+        if let Some(first) = tally.first() {
+            println!("The first: {first}.");
+        }
+        if let Some(line) = speed_line(&rounds.with_server, *held_back) {
+            println!("{line}");
+        }
     }
 }
 

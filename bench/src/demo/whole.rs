@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::Scene;
 use super::source::Source;
 use super::tally::Tally;
 use super::watch::{Queue, watch};
 use crate::daemon::Daemon;
 use crate::pages::{PAGE_BYTES, PageBuffer};
-use crate::progress::Progress;
 use crate::reads::{Open, open};
 use crate::stop::Stop;
 
@@ -42,10 +42,9 @@ pub(super) fn compare(
     mountpoint: &Path,
     daemon: &mut Daemon,
     time_max: Duration,
-    tally: &Tally,
-    progress: &Progress,
-    stop: &Stop,
+    scene: &Scene<'_>,
 ) -> Result<Whole> {
+    let Scene { tally, progress, stop } = *scene;
     let start = Instant::now();
     let queue = Queue::new(source.files.len());
     let checksums: Vec<Mutex<Vec<u64>>> = (0..source.large).map(|_| Mutex::default()).collect();

@@ -6,7 +6,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Bench, CACHE, FILE_BYTES};
+use super::{Bench, CACHE, FILE, FILE_BYTES};
 use crate::latency::median;
 use crate::reads::{self, Load, Open, Places, shuffled_offsets};
 
@@ -44,7 +44,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Cold> {
         let null = bench.null(1, random)?;
         let load = Load { jobs: 1, places: next(), open: Open::Direct, cpus };
         let direct = reads::run(&bench.file, load, bench.stop)?;
-        let cold = bench.client(&mut client, 1, next())?;
+        let cold = bench.client(&mut client, FILE, 1, next())?;
         rounds.push([null.latencies, direct.latencies, cold.latencies]);
         bench.progress.step();
     }

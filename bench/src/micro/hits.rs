@@ -3,10 +3,16 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Bench;
+use super::{Bench, FILE, FILE_BYTES};
 use crate::latency::{Measured, median};
 use crate::pool::Client;
 use crate::reads::{Places, shuffled_offsets};
+
+/// How many loads there are.
+pub(super) const ROWS: usize = 4;
+
+const SCATTERED: &str = "scattered";
+const SCATTERED_BYTES: u64 = 128 << 20;
 
 /// One load, served by both.
 #[derive(Serialize)]
@@ -30,26 +36,38 @@ pub(crate) struct Hits {
     pub(crate) local_share: f64,
 }
 
-/// Measures the three loads. `client` has a cache that holds the file.
+/// One of the loads that both are put under.
+struct Row {
+    load: &'static str,
+    unit: &'static str,
+    file: &'static str,
+    jobs: usize,
+    places: Places<'static>,
+}
+
+/// Measures all loads. `client` has a cache that holds both files.
 pub(super) fn measure(bench: &mut Bench<'_>, client: &mut Client) -> Result<Vec<Hits>> {
     fill(bench, client)?;
-    let loads = [
-        ("4 KiB random, 1 job", "reads/s", 1, bench.random()),
-        ("4 KiB random, 4 jobs", "reads/s", 4, bench.random()),
-        ("1 MiB sequential", "MB/s", 1, bench.sequential()),
+    let (random, sequential) = (bench.random(), bench.sequential());
+    let row = |load, unit, file, jobs, places| Row { load, unit, file, jobs, places };
+    let rows = [
+        row("4 KiB random, 1 job", "reads/s", FILE, 1, random),
+        row("4 KiB random, 4 jobs", "reads/s", FILE, 4, random),
+        row("1 MiB sequential", "MB/s", FILE, 1, sequential),
+        row("  of blocks cached in random order", "MB/s", SCATTERED, 1, sequential),
     ];
-    let mut rounds: [Vec<Round>; 3] = Default::default();
+    let mut rounds: [Vec<Round>; ROWS] = Default::default();
     let before = client.status()?;
     for round in 0..bench.rounds {
-        for ((name, _, jobs, places), rounds) in loads.into_iter().zip(&mut rounds) {
-            bench.progress.say(format!("local hits: {name}"));
+        for (Row { load, file, jobs, places, .. }, rounds) in rows.iter().zip(&mut rounds) {
+            bench.progress.say(format!("local hits: {load}"));
             // Who goes first changes from round to round, so that neither always follows.
             let (null, local) = if round % 2 == 0 {
-                let null = bench.null(jobs, places)?;
-                (null, bench.client(client, jobs, places)?)
+                let null = bench.null(*jobs, *places)?;
+                (null, bench.client(client, file, *jobs, *places)?)
             } else {
-                let local = bench.client(client, jobs, places)?;
-                (bench.null(jobs, places)?, local)
+                let local = bench.client(client, file, *jobs, *places)?;
+                (bench.null(*jobs, *places)?, local)
             };
             rounds.push(Round { null, local });
             bench.progress.step();
@@ -57,7 +75,7 @@ pub(super) fn measure(bench: &mut Bench<'_>, client: &mut Client) -> Result<Vec<
     }
     let layers = client.status()?.layers_since(&before);
     let local_share = layers.share(&layers.local);
-    let result = loads.into_iter().zip(rounds).map(|((load, unit, _, places), rounds)| {
+    let result = rows.into_iter().zip(rounds).map(|(Row { load, unit, places, .. }, rounds)| {
         let speed = |measured: &Measured| match places {
             Places::Sequential { .. } => measured.megabytes_per_second(),
             _ => measured.iops(),
@@ -84,11 +102,16 @@ struct Round {
     local: Measured,
 }
 
-/// Brings the whole file into the cache: at random, since a stream may be kept out of it.
+/// Brings both files into the cache: one as a stream, which leaves neighbours side by side, and
+/// one at random.
 fn fill(bench: &Bench<'_>, client: &mut Client) -> Result<()> {
     bench.progress.say("fills the local cache");
-    let offsets = shuffled_offsets(super::FILE_BYTES, 2);
-    bench.client(client, 4, Places::List(&offsets))?;
+    bench.client(client, FILE, 1, Places::Whole)?;
+    // What of a stream was kept out of the cache is brought in after all.
+    bench.client(client, FILE, 4, Places::List(&shuffled_offsets(FILE_BYTES, 2)))?;
+    let source = format!("source/{SCATTERED}");
+    bench.pool.scratch().random_file(&source, SCATTERED_BYTES, 7)?;
+    bench.client(client, SCATTERED, 4, Places::List(&shuffled_offsets(SCATTERED_BYTES, 8)))?;
     bench.progress.step();
     Ok(())
 }

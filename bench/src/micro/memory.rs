@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use super::Bench;
 use crate::pool::Client;
-use crate::reads::{self, Load, Open, Places, shuffled_offsets};
+use crate::reads::{Places, shuffled_offsets};
 use crate::status::ServerStatus;
 
-/// More than the cache has left when the test file is in it.
+/// More than the cache has left when the other files are in it.
+const FILL: &str = "fill";
 const FILL_BYTES: u64 = 384 << 20;
 
 /// Bytes.
@@ -37,16 +38,11 @@ impl Memory {
     }
 }
 
-/// Fills the cache of `client`, which has the test file in it, and looks at the process.
+/// Fills the cache of `client`, which has the other files in it, and looks at the process.
 pub(super) fn client(bench: &Bench<'_>, client: &mut Client, cache: ByteSize) -> Result<Memory> {
     bench.progress.say("memory of a full cache");
-    let fill = bench.pool.scratch().random_file("source/fill", FILL_BYTES, 4)?;
-    let through = client.path().join(fill.file_name().expect("it has a name"));
-    let offsets = shuffled_offsets(FILL_BYTES, 5);
-    let cpus = bench.placement.cpus(4);
-    let load = Load { jobs: 4, places: Places::List(&offsets), open: Open::Plain, cpus };
-    cpus.hold_process(client.daemon().pid());
-    reads::run(&through, load, bench.stop)?;
+    let fill = bench.pool.scratch().random_file(&format!("source/{FILL}"), FILL_BYTES, 4)?;
+    bench.client(client, FILL, 4, Places::List(&shuffled_offsets(FILL_BYTES, 5)))?;
     let status = client.status()?;
     let resident_bytes = resident_bytes(client.daemon().pid())?;
     fs::remove_file(fill)?;

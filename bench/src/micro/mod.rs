@@ -29,13 +29,14 @@ use crate::scratch::Scratch;
 use crate::stop::Stop;
 
 /// The file that is read; the null server answers from as much memory.
+const FILE: &str = "data";
 const FILE_BYTES: u64 = 256 << 20;
 /// Holds the file twice.
 const CACHE: ByteSize = ByteSize::mib(512);
 /// Before each measured stretch, and not counted.
 const WARM_UP: Duration = Duration::from_millis(100);
 
-const STEPS_HITS: u64 = 3;
+const STEPS_HITS: u64 = hits::ROWS as u64;
 const STEPS_REMOTE: u64 = 2;
 
 /// Measures, prints, and says with the exit code whether all bars hold if that was asked.
@@ -78,7 +79,7 @@ impl<'a> Bench<'a> {
     fn new(pool: Pool, options: &Micro, progress: Progress, stop: &'a Stop) -> Result<Self> {
         progress.say("writes the test file");
         std::fs::create_dir(pool.scratch().join("source"))?;
-        let file = pool.scratch().random_file("source/data", FILE_BYTES, 1)?;
+        let file = pool.scratch().random_file(&format!("source/{FILE}"), FILE_BYTES, 1)?;
         let threads = usize::from(options.null_threads);
         let bytes = usize::try_from(FILE_BYTES).context("a 64-bit machine is needed")?;
         let null = null_server(&pool.scratch().join("null"), bytes, threads, stop)?;
@@ -103,11 +104,6 @@ impl<'a> Bench<'a> {
         self.pool.mount(&plan, self.stop)
     }
 
-    /// The file as seen through a mount.
-    fn through(&self, client: &Client) -> PathBuf {
-        client.path().join(self.file.file_name().expect("it has a name"))
-    }
-
     /// Reads from the null server.
     fn null(&mut self, jobs: usize, places: Places<'_>) -> Result<Measured> {
         let cpus = self.placement.cpus(jobs);
@@ -116,11 +112,17 @@ impl<'a> Bench<'a> {
         reads::run(&file, Load { jobs, places, open: Open::Plain, cpus }, self.stop)
     }
 
-    /// Reads the file through a mount.
-    fn client(&self, client: &mut Client, jobs: usize, places: Places<'_>) -> Result<Measured> {
+    /// Reads the file of this name through a mount.
+    fn client(
+        &self,
+        client: &mut Client,
+        name: &str,
+        jobs: usize,
+        places: Places<'_>,
+    ) -> Result<Measured> {
         let cpus = self.placement.cpus(jobs);
         cpus.hold_process(client.daemon().pid());
-        let file = self.through(client);
+        let file = client.path().join(name);
         reads::run(&file, Load { jobs, places, open: Open::Plain, cpus }, self.stop)
     }
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use rampool_protocol::size::ByteSize;
 use serde::Serialize;
 
-use super::{Bench, FILE_BYTES};
+use super::{Bench, FILE, FILE_BYTES};
 use crate::latency::{Latencies, median};
 use crate::pool::{Client, Lender};
 use crate::quic_echo::{Echo, Shape};
@@ -119,7 +119,7 @@ fn round(
 
     bench.progress.say("remote hits");
     let before = client.status()?;
-    let reads = bench.client(client, 1, Places::List(offsets))?.latencies;
+    let reads = bench.client(client, FILE, 1, Places::List(offsets))?.latencies;
     let layers = client.status()?.layers_since(&before);
     bench.progress.step();
     Ok(Round { null, echo: exchanges, get, reads, layers })
@@ -130,7 +130,7 @@ fn lend_out(bench: &Bench<'_>, client: &mut Client, offsets: &[u64]) -> Result<(
     bench.progress.say("lends the file to a server");
     for _ in 0..PASSES_MAX {
         let before = client.status()?;
-        bench.client(client, 4, Places::List(offsets))?;
+        bench.client(client, FILE, 4, Places::List(offsets))?;
         let layers = client.settle(bench.stop)?.layers_since(&before);
         if layers.share(&layers.remote) > REMOTE_SHARE_ENOUGH {
             break;
