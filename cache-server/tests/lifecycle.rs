@@ -37,6 +37,21 @@ async fn a_signal_ends_it_in_order() {
     }
 }
 
+#[tokio::test]
+async fn each_run_has_a_number_of_its_own() {
+    let pool = Pool::new("one");
+    let keys = pool.issue("server", Role::Server);
+    let config = pool.client("vm1");
+    let mount = MountId([7; 16]);
+    let server = Server::start(&keys, "8M");
+    let first = Peer::join(server.address, config.clone(), mount).await.unwrap().instance;
+    let again = Peer::join(server.address, config.clone(), mount).await.unwrap().instance;
+    assert_eq!(first, again);
+    let other = Server::start(&keys, "8M");
+    let other = Peer::join(other.address, config, mount).await.unwrap().instance;
+    assert_ne!(first, other);
+}
+
 #[test]
 fn the_first_line_says_what_is_lent_and_where() {
     let pool = Pool::new("one");

@@ -16,6 +16,7 @@ pub struct Peer {
     pub connection: Connection,
     pub control: (SendStream, RecvStream),
     pub lending: Lending,
+    pub instance: u64,
     _endpoint: Endpoint,
 }
 
@@ -58,11 +59,12 @@ impl Peer {
         let (mut send, mut recv) = connection.open_bi().await?;
         // What is wrong shows when the answer is read.
         let _ = send.write_all(&control::encode(&hello)).await;
-        let Some(ToClient::Welcome { version: VERSION, lending, .. }) = message(&mut recv).await
+        let Some(ToClient::Welcome { version: VERSION, instance, lending }) =
+            message(&mut recv).await
         else {
             return Err(connection.closed().await);
         };
-        Ok(Self { connection, control: (send, recv), lending, _endpoint: endpoint })
+        Ok(Self { connection, control: (send, recv), lending, instance, _endpoint: endpoint })
     }
 
     pub async fn data(&self) -> Data {
