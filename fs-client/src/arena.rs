@@ -11,8 +11,8 @@
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::fmt;
-use std::io::IoSliceMut;
-use std::ops::Deref;
+use std::io::{IoSlice, IoSliceMut};
+use std::ops::{Deref, Range};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
@@ -146,16 +146,31 @@ pub(crate) fn scatter(slots: &mut [Empty]) -> Vec<IoSliceMut<'_>> {
         .collect()
 }
 
-/// The blocks as one slice, when they are neighbours in memory.
-pub(crate) fn contiguous(blocks: &[Block]) -> Option<&[u8]> {
-    let first = blocks.first()?;
-    let base = first.arena.address(first.slot).cast::<u8>();
-    let neighbours = blocks.iter().enumerate().all(|(n, block)| {
-        ptr::eq(block.arena, first.arena) && block.slot.0 as usize == first.slot.0 as usize + n
-    });
-    // SAFETY: neighbouring slots of one arena, all held by `blocks`, published and so unchanged.
-    neighbours
-        .then(|| unsafe { std::slice::from_raw_parts(base.as_ptr(), blocks.len() * BLOCK_SIZE) })
+/// Some of the bytes of the blocks, one after the other; neighbours in memory become one part.
+pub(crate) fn gather(blocks: &[Block], range: Range<usize>) -> Vec<IoSlice<'_>> {
+    let mut parts: Vec<(NonNull<u8>, usize)> = Vec::new();
+    for (n, block) in blocks.iter().enumerate() {
+        let start = n * BLOCK_SIZE;
+        let from = range.start.clamp(start, start + BLOCK_SIZE) - start;
+        let to = range.end.clamp(start, start + BLOCK_SIZE) - start;
+        if from >= to {
+            continue;
+        }
+        let bytes = NonNull::from(&block[from..to]).cast::<u8>();
+        match parts.last_mut() {
+            // SAFETY: the result is at most one past the end of memory held by `blocks`.
+            Some((base, len)) if unsafe { base.add(*len) } == bytes => *len += to - from,
+            _ => parts.push((bytes, to - from)),
+        }
+    }
+    parts
+        .into_iter()
+        .map(|(base, len)| {
+            // SAFETY: neighbouring slots of the arena's one mapping, all held by `blocks`, which
+            // are published and so unchanged, and stay borrowed as long as the parts live.
+            IoSlice::new(unsafe { std::slice::from_raw_parts(base.as_ptr(), len) })
+        })
+        .collect()
 }
 
 impl Block {
@@ -263,16 +278,20 @@ mod tests {
     }
 
     #[test]
-    fn slots_taken_together_are_one_buffer_and_one_slice() {
+    fn slots_taken_together_are_one_buffer_and_one_part() {
         let arena = Arena::new(8).unwrap();
         let mut slots = arena.take(3);
         assert_eq!(scatter(&mut slots).iter().map(|b| b.len()).collect::<Vec<_>>(), [3 * 4096]);
         let apart = slots.remove(1);
         assert_eq!(scatter(&mut slots).len(), 2);
         let blocks: Vec<_> = slots.into_iter().map(Empty::publish).collect();
-        assert!(contiguous(&blocks).is_none());
-        assert_eq!(contiguous(&blocks[..1]).unwrap().len(), 4096);
+        let lengths = |parts: Vec<IoSlice<'_>>| parts.iter().map(|p| p.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(gather(&blocks, 0..8192)), [4096, 4096]);
+        assert_eq!(lengths(gather(&blocks, 10..4100)), [4086, 4]);
         drop(apart);
+        drop(blocks);
+        let all: Vec<_> = arena.take(5).into_iter().map(Empty::publish).collect();
+        assert_eq!(lengths(gather(&all, 1..4 * 4096)), [4 * 4096 - 1], "never used, in order");
     }
 
     #[test]

@@ -47,9 +47,15 @@ impl BlockIndex {
 }
 
 impl BlockKey {
-    /// Spreads blocks over servers, the same way each time.
-    pub(crate) fn placement_hash(self) -> u64 {
-        self.file.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.index.0
+    /// Spreads blocks evenly, the same way each time. Nobody outside chooses the keys.
+    pub(crate) fn hash(self) -> u64 {
+        mix(mix(self.file.0) ^ self.index.0)
+    }
+
+    /// Spreads groups evenly.
+    pub(crate) fn group_hash(self) -> u64 {
+        let (file, group) = self.group();
+        mix(mix(file.0) ^ group)
     }
 
     /// Blocks of one group share a shard and a write epoch: 256 KiB of a file.
@@ -89,6 +95,14 @@ impl Span {
 pub(crate) fn runs(blocks: &[BlockIndex]) -> impl Iterator<Item = Span> + '_ {
     let neighbours = |a: &BlockIndex, b: &BlockIndex| a.0 + 1 == b.0;
     blocks.chunk_by(neighbours).map(|run| Span { first: run[0], count: run.len() })
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+pub(crate) fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 #[cfg(test)]

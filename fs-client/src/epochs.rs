@@ -5,7 +5,6 @@
 //! one place to another observes the stripe before reading it, and uses what was read only if no
 //! write has begun since. Groups that share a stripe only cost each other a discarded fill.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use crate::block::BlockKey;
@@ -15,7 +14,6 @@ const STRIPES: usize = 1 << 14;
 /// The counts of all stripes: 128 KiB.
 pub(crate) struct Epochs {
     stripes: Box<[Stripe]>,
-    hasher: RandomState,
 }
 
 /// A stripe as it was with no write under way.
@@ -42,7 +40,7 @@ struct Stripe {
 impl Epochs {
     pub(crate) fn new() -> Self {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Self { stripes, hasher: RandomState::new() }
+        Self { stripes }
     }
 
     /// Observes the stripe of `key`: none while a write is under way there.
@@ -68,7 +66,7 @@ impl Epochs {
     }
 
     fn stripe_of(&self, key: BlockKey) -> u32 {
-        (self.hasher.hash_one(key.group()) as usize % STRIPES) as u32
+        (key.group_hash() as usize % STRIPES) as u32
     }
 }
 

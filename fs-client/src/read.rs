@@ -7,24 +7,29 @@
 //!
 //! A sequential reader has the blocks that follow brought in ahead of it.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
 
-use crate::arena::{AlignedBuffer, Block, Empty, contiguous, scatter};
+use crate::arena::{AlignedBuffer, Block, Empty, gather, scatter};
 use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, FileKey, Span, runs};
 use crate::filesystem::{Filesystem, Result};
 use crate::front::{FileHandle, HandleId};
+use crate::local::Use;
 use crate::metrics::Layer;
 use crate::remote::Wanted;
 
 /// Takes the answer to a read, on whatever thread it is ready.
 pub(crate) trait ReadReply: Send + 'static {
-    fn bytes(self, data: &[u8]);
+    /// The bytes, in parts that follow each other. At most [`PARTS_MAX`].
+    fn parts(self, parts: &[IoSlice<'_>]);
     fn error(self, errno: Errno);
 }
+
+/// The most parts of an answer: the blocks of 1 MiB that does not begin with a block.
+pub(crate) const PARTS_MAX: usize = 257;
 
 /// How often a reader waits for blocks that others bring, before it reads the source itself.
 const ROUNDS: usize = 4;
@@ -39,7 +44,7 @@ struct Miss {
     file: FileKey,
     /// The blocks from its start that were in the cache.
     found: Vec<Block>,
-    streaming: bool,
+    how: Use,
 }
 
 /// Why blocks could not be brought into the cache.
@@ -68,7 +73,7 @@ impl Filesystem {
             Err(error) => return reply.error(error),
         };
         if len == 0 {
-            return reply.bytes(&[]);
+            return reply.parts(&[]);
         }
         let contents = &handle.inode.contents;
         let window = self.settings.readahead_blocks;
@@ -76,7 +81,7 @@ impl Filesystem {
 
         let (file, span) = (contents.key(), Span::of(offset, len));
         let mut found = Vec::with_capacity(span.count);
-        self.cache.get_leading(file, span, &mut found);
+        self.cache.get_leading(file, span, ahead.how, &mut found);
         if found.len() == span.count {
             answer(reply, &found, offset, len);
             self.metrics.count_read(Layer::Local, began.elapsed());
@@ -90,8 +95,7 @@ impl Filesystem {
         if let Some(span) = ahead.bring {
             self.bring_ahead(&handle, span);
         }
-        let streaming = ahead.streaming;
-        let miss = Miss { handle, offset, len, began, file, found, streaming };
+        let miss = Miss { handle, offset, len, began, file, found, how: ahead.how };
         match self.workers.seat() {
             Some(_seat) => self.serve_miss(miss, reply),
             None => {
@@ -116,10 +120,10 @@ impl Filesystem {
     }
 
     fn serve_miss(&self, miss: Miss, reply: impl ReadReply) {
-        let Miss { handle, offset, mut len, began, file, found, streaming } = miss;
+        let Miss { handle, offset, mut len, began, file, found, how } = miss;
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
-        let layer = match self.bring(&handle, file, span, found, streaming) {
+        let layer = match self.bring(&handle, file, span, found, how) {
             Ok((blocks, layer)) => {
                 answer(reply, &blocks, offset, len);
                 layer
@@ -149,7 +153,7 @@ impl Filesystem {
         mut file: FileKey,
         span: Span,
         found: Vec<Block>,
-        streaming: bool,
+        how: Use,
     ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
         let mut layer = Layer::Local;
         let mut blocks: Vec<Option<Block>> = found.into_iter().map(Some).collect();
@@ -164,7 +168,7 @@ impl Filesystem {
             let mut missing = Vec::with_capacity(span.count);
             for (place, index) in blocks.iter_mut().zip(span.blocks()) {
                 if place.is_none() {
-                    *place = self.cache.get(BlockKey { file, index });
+                    *place = self.cache.get(BlockKey { file, index }, how);
                 }
                 if place.is_none() {
                     missing.push(index);
@@ -177,7 +181,7 @@ impl Filesystem {
             // What landed since it was looked for needs no second flight.
             claim.led.retain(|&index| !self.cache.contains(BlockKey { file, index }));
             if !claim.led.is_empty() {
-                let (brought, from) = self.bring_led(handle, file, &claim.led, streaming)?;
+                let (brought, from) = self.bring_led(handle, file, &claim.led, how)?;
                 layer = layer.max(from);
                 for (&index, block) in claim.led.iter().zip(brought) {
                     blocks[(index.0 - span.first.0) as usize] = Some(block);
@@ -200,7 +204,7 @@ impl Filesystem {
         handle: &FileHandle,
         file: FileKey,
         led: &[BlockIndex],
-        streaming: bool,
+        how: Use,
     ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
         let key = |index: BlockIndex| BlockKey { file, index };
         // Before anything is read: what a write overtakes from here on is not cached.
@@ -229,7 +233,7 @@ impl Filesystem {
         let blocks: Vec<Block> = slots.into_iter().map(Empty::publish).collect();
         for ((&index, block), seen) in led.iter().zip(&blocks).zip(seen) {
             if let Some(seen) = seen {
-                self.cache.insert(key(index), block.clone(), seen, streaming);
+                self.cache.insert(key(index), block.clone(), seen, how);
             }
         }
         Ok((blocks, layer))
@@ -276,7 +280,9 @@ impl Filesystem {
             Ok((buffer, from, got.clamp(from, from + len)))
         })();
         match result {
-            Ok((mut buffer, from, to)) => reply.bytes(&buffer.bytes_mut()[from..to]),
+            Ok((mut buffer, from, to)) => {
+                reply.parts(&[IoSlice::new(&buffer.bytes_mut()[from..to])]);
+            }
             Err(error) => reply.error(error),
         }
     }
@@ -287,22 +293,17 @@ impl Filesystem {
         self.workers.try_hand_over(move || {
             // Nobody waits for it; a reader that comes for it meets the error itself.
             let file = handle.inode.contents.key();
-            let _ = this.bring(&handle, file, span, Vec::new(), true);
+            let _ = this.bring(&handle, file, span, Vec::new(), Use::Stream);
         });
     }
 }
 
-/// Replies with `len` bytes from `offset`, which lie in `blocks`.
+/// Replies with `len` bytes from `offset`, which lie in `blocks`, straight from their slots.
 fn answer(reply: impl ReadReply, blocks: &[Block], offset: u64, len: usize) {
     let skip = (offset % BLOCK_SIZE as u64) as usize;
-    match contiguous(blocks) {
-        Some(bytes) => reply.bytes(&bytes[skip..skip + len]),
-        None => {
-            let mut gathered = Vec::with_capacity(blocks.len() * BLOCK_SIZE);
-            for block in blocks {
-                gathered.extend_from_slice(&**block);
-            }
-            reply.bytes(&gathered[skip..skip + len]);
-        }
+    if let [block] = blocks {
+        return reply.parts(&[IoSlice::new(&block[skip..skip + len])]);
     }
+    let parts = gather(blocks, skip..skip + len);
+    reply.parts(&parts);
 }

@@ -20,16 +20,17 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::convert::{errno, file_attr, file_type, new_time};
+use super::parts::{Device, PartsReply};
 use super::{HandleId, NodeId};
 use crate::attributes::NewAttributes;
 use crate::filesystem::{Caller, Filesystem, Result};
 use crate::names::c_name;
-use crate::read::ReadReply;
 use crate::source::{EntryKind, NewNode};
 
 /// The filesystem as fuser calls it.
 pub(crate) struct FuseFront {
     filesystem: Arc<Filesystem>,
+    device: Arc<Device>,
 }
 
 /// How files are opened towards the kernel: past its page cache, with parallel writes, and with
@@ -42,8 +43,9 @@ const OPEN_FLAGS: FopenFlags = FopenFlags::FOPEN_DIRECT_IO
 const GENERATION: Generation = Generation(0);
 
 impl FuseFront {
-    pub(crate) fn new(filesystem: Arc<Filesystem>) -> Self {
-        Self { filesystem }
+    /// `device` is given the session's descriptor before the session runs.
+    pub(crate) fn new(filesystem: Arc<Filesystem>, device: Arc<Device>) -> Self {
+        Self { filesystem, device }
     }
 
     /// Does something that may wait, here or in the pool.
@@ -84,16 +86,6 @@ impl FuseFront {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
         });
-    }
-}
-
-impl ReadReply for ReplyData {
-    fn bytes(self, data: &[u8]) {
-        self.data(data);
-    }
-
-    fn error(self, error: Errno) {
-        Self::error(self, errno(error));
     }
 }
 
@@ -151,7 +143,7 @@ impl fuser::Filesystem for FuseFront {
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         self.run(move |filesystem| match filesystem.read_link(NodeId(ino.0)) {
             Ok(target) => reply.data(&target),
-            Err(error) => ReplyData::error(reply, errno(error)),
+            Err(error) => reply.error(errno(error)),
         });
     }
 
@@ -286,7 +278,7 @@ impl fuser::Filesystem for FuseFront {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -295,6 +287,7 @@ impl fuser::Filesystem for FuseFront {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let reply = PartsReply::new(reply, req.unique(), self.device.clone());
         self.filesystem.read(handle(fh), offset, size as usize, reply);
     }
 

@@ -7,7 +7,9 @@ mod convert;
 pub(crate) mod fuse;
 mod handles;
 mod inodes;
+mod parts;
 mod session;
 
 pub(crate) use handles::{FileHandle, HandleId, Handles};
 pub(crate) use inodes::{Inode, Inodes, NodeId};
+pub(crate) use parts::Device;

@@ -6,7 +6,6 @@
 //! Locks, in order: a shard, then the arena's free list. Nothing else is taken under a shard, and
 //! evicted blocks are handed over after it was let go.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -27,7 +26,6 @@ const SHARD_BLOCKS_MIN: usize = 1024;
 pub(crate) struct LocalCache {
     arena: &'static Arena,
     shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
     pub(super) epochs: Arc<Epochs>,
     evicted: Box<dyn Fn(Evicted) + Send + Sync>,
 }
@@ -40,9 +38,17 @@ pub(crate) struct Evicted {
     pub(crate) seen: Seen,
 }
 
+/// How a block is used: what a sequential stream passes over once is not worth lending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Random,
+    Stream,
+}
+
 type Shard = Box<dyn Policy<Cached>>;
 
 /// The index's hold on a slot.
+#[derive(Clone, Copy)]
 struct Cached {
     slot: SlotId,
     /// Brought by a sequential stream and not used otherwise since: not worth lending.
@@ -73,24 +79,23 @@ impl LocalCache {
         Ok(Self {
             arena: Arena::new(slots)?,
             shards: (0..shards).map(|_| Mutex::new(Box::new(Lru::new()) as Shard)).collect(),
-            hasher: RandomState::new(),
             epochs,
             evicted: Box::new(evicted),
         })
     }
 
     /// The block, if it is here; a use.
-    pub(crate) fn get(&self, key: BlockKey) -> Option<Block> {
-        self.share(&mut **self.shard(key).lock(), key)
+    pub(crate) fn get(&self, key: BlockKey, use_: Use) -> Option<Block> {
+        self.share(&mut **self.shard(key).lock(), key, use_)
     }
 
     /// Looks up a span: the blocks from its start that are here, up to the first that is not.
-    pub(crate) fn get_leading(&self, file: FileKey, span: Span, found: &mut Vec<Block>) {
+    pub(crate) fn get_leading(&self, file: FileKey, span: Span, use_: Use, found: &mut Vec<Block>) {
         let mut keys = span.keys(file).peekable();
         while let Some(&first) = keys.peek() {
             let mut shard = self.shard(first).lock();
             while let Some(key) = keys.next_if(|key| key.group() == first.group()) {
-                match self.share(&mut **shard, key) {
+                match self.share(&mut **shard, key, use_) {
                     Some(block) => found.push(block),
                     None => return,
                 }
@@ -127,10 +132,11 @@ impl LocalCache {
 
     /// Puts a block that was read elsewhere into the cache, unless a write to it has begun since
     /// `seen` was observed.
-    pub(crate) fn insert(&self, key: BlockKey, block: Block, seen: Seen, streamed: bool) {
+    pub(crate) fn insert(&self, key: BlockKey, block: Block, seen: Seen, use_: Use) {
         let mut shard = self.shard(key).lock();
         // Checked under the lock: a write that begins later finds the block here, and replaces it.
         if self.epochs.unchanged(seen) {
+            let streamed = use_ == Use::Stream;
             let cached = Cached { slot: block.into_slot(), streamed };
             let replaced = shard.insert(key, cached);
             drop(shard);
@@ -161,8 +167,11 @@ impl LocalCache {
         self.release(removed);
     }
 
-    fn share(&self, shard: &mut dyn Policy<Cached>, key: BlockKey) -> Option<Block> {
+    fn share(&self, shard: &mut dyn Policy<Cached>, key: BlockKey, use_: Use) -> Option<Block> {
         let cached = shard.get(key)?;
+        if cached.streamed && use_ == Use::Random {
+            shard.insert(key, Cached { streamed: false, ..cached });
+        }
         Some(Block::share(self.arena, cached.slot))
     }
 
@@ -196,6 +205,6 @@ impl LocalCache {
     }
 
     fn shard_number(&self, key: BlockKey) -> usize {
-        self.hasher.hash_one(key.group()) as usize % self.shards.len()
+        key.group_hash() as usize % self.shards.len()
     }
 }

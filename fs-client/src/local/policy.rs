@@ -6,14 +6,16 @@ use crate::block::BlockKey;
 /// look-up finds the block and tells the policy that it was used. The value is carried, never
 /// looked at, so a policy can be replayed on a trace with no values at all.
 ///
+/// Values are small and copied out; whatever they stand for is the caller's to keep.
+///
 /// A policy holds no limit: it grows with [`Policy::insert`] and gives up a victim whenever
 /// [`Policy::evict`] asks. It is always called under a lock and must not block.
-pub(crate) trait Policy<V>: Send {
+pub(crate) trait Policy<V: Copy>: Send {
     /// Finds the value of `key` and notes a use.
-    fn get(&mut self, key: BlockKey) -> Option<&mut V>;
+    fn get(&mut self, key: BlockKey) -> Option<V>;
 
     /// Finds the value of `key` and notes nothing.
-    fn peek(&self, key: BlockKey) -> Option<&V>;
+    fn peek(&self, key: BlockKey) -> Option<V>;
 
     /// Puts `value` under `key`, as used now, and returns the value that it replaces.
     fn insert(&mut self, key: BlockKey, value: V) -> Option<V>;

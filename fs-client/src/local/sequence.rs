@@ -6,6 +6,7 @@
 
 use parking_lot::Mutex;
 
+use super::cache::Use;
 use crate::block::{BLOCK_SIZE, BlockIndex, Span};
 
 const WINDOW_BLOCKS_MIN: usize = 32;
@@ -19,8 +20,8 @@ pub(crate) struct Sequence {
 /// What to do besides answering a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ahead {
-    /// The read belongs to a sequential stream.
-    pub(crate) streaming: bool,
+    /// Whether the read belongs to a sequential stream.
+    pub(crate) how: Use,
     /// Blocks to bring in now, before they are asked for.
     pub(crate) bring: Option<Span>,
 }
@@ -44,13 +45,13 @@ impl Sequence {
         let end = offset + len as u64;
         if offset != state.next {
             *state = State { next: end, ..State::default() };
-            return Ahead { streaming: false, bring: None };
+            return Ahead { how: Use::Random, bring: None };
         }
         state.next = end;
         state.streak += len as u64;
         // The first read of a file begins at 0 and is no sequence yet.
         if state.streak <= len as u64 || window_max == 0 {
-            return Ahead { streaming: false, bring: None };
+            return Ahead { how: Use::Random, bring: None };
         }
 
         let here = BlockIndex(end.div_ceil(BLOCK_SIZE as u64));
@@ -58,7 +59,7 @@ impl Sequence {
         let ahead = state.brought.0.saturating_sub(here.0) as usize;
         // The next window is asked for when half of the last is used up.
         if ahead > state.window / 2 || here.0 >= file_end {
-            return Ahead { streaming: true, bring: None };
+            return Ahead { how: Use::Stream, bring: None };
         }
         let read_blocks = len.div_ceil(BLOCK_SIZE);
         state.window =
@@ -66,7 +67,7 @@ impl Sequence {
         let first = BlockIndex(state.brought.0.max(here.0));
         let count = (file_end.saturating_sub(first.0) as usize).min(state.window);
         state.brought = first.plus(count);
-        Ahead { streaming: true, bring: (count > 0).then_some(Span { first, count }) }
+        Ahead { how: Use::Stream, bring: (count > 0).then_some(Span { first, count }) }
     }
 }
 
@@ -81,7 +82,7 @@ mod tests {
         let sequence = Sequence::default();
         for offset in [0, 8192, 4096, 1 << 20, 0, 12288] {
             let ahead = sequence.note(offset, 4096, SIZE, 256);
-            assert_eq!(ahead, Ahead { streaming: false, bring: None }, "{offset}");
+            assert_eq!(ahead, Ahead { how: Use::Random, bring: None }, "{offset}");
         }
     }
 

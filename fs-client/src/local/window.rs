@@ -6,7 +6,7 @@
 
 use crate::block::{BLOCK_SIZE, BlockKey, FileKey, Span};
 
-use super::cache::LocalCache;
+use super::cache::{LocalCache, Use};
 use crate::epochs::Writing;
 
 /// A write under way to some bytes of a file.
@@ -61,7 +61,7 @@ impl WriteWindow<'_> {
     /// not known, or there is no room.
     fn put(&self, key: BlockKey, at: usize, bytes: &[u8]) -> bool {
         let whole = bytes.len() == BLOCK_SIZE;
-        let before = if whole { None } else { self.cache.get(key) };
+        let before = if whole { None } else { self.cache.get(key, Use::Random) };
         if !whole && before.is_none() {
             return false;
         }
@@ -114,16 +114,16 @@ mod tests {
         let seen = cache.observe(key(n)).unwrap();
         let mut empty = cache.room(key(n), 1).pop().unwrap();
         empty.bytes_mut().fill(byte);
-        cache.insert(key(n), empty.publish(), seen, false);
+        cache.insert(key(n), empty.publish(), seen, Use::Random);
     }
 
     #[test]
     fn a_write_replaces_what_readers_will_see_and_not_what_they_hold() {
         let cache = cache();
         fill(&cache, 0, 1);
-        let held = cache.get(key(0)).unwrap();
+        let held = cache.get(key(0), Use::Random).unwrap();
         cache.begin_write(FILE, Span::of(10, 5)).update(10, &[2; 5]);
-        let now = cache.get(key(0)).unwrap();
+        let now = cache.get(key(0), Use::Random).unwrap();
         assert_eq!((held[10], now[9], now[10], now[14], now[15]), (1, 1, 2, 2, 1));
     }
 
@@ -131,8 +131,8 @@ mod tests {
     fn a_whole_block_is_cached_by_its_write_and_a_part_of_an_unknown_one_is_not() {
         let cache = cache();
         cache.begin_write(FILE, Span::of(0, 4096 + 10)).update(0, &[3; 4096 + 10]);
-        assert_eq!(cache.get(key(0)).unwrap()[4095], 3);
-        assert!(cache.get(key(1)).is_none());
+        assert_eq!(cache.get(key(0), Use::Random).unwrap()[4095], 3);
+        assert!(cache.get(key(1), Use::Random).is_none());
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         let cache = cache();
         fill(&cache, 0, 1);
         drop(cache.begin_write(FILE, Span::of(0, 10)));
-        assert!(cache.get(key(0)).is_none());
+        assert!(cache.get(key(0), Use::Random).is_none());
     }
 
     #[test]
@@ -151,8 +151,8 @@ mod tests {
         assert!(cache.observe(key(0)).is_none());
         window.update(0, &[9; 10]);
         let empty = cache.room(key(0), 1).pop().unwrap();
-        cache.insert(key(0), empty.publish(), seen, false);
-        assert!(cache.get(key(0)).is_none());
+        cache.insert(key(0), empty.publish(), seen, Use::Random);
+        assert!(cache.get(key(0), Use::Random).is_none());
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         let second = cache.begin_write(FILE, Span::of(0, 4096));
         second.update(0, &[2; 4096]);
         first.update(0, &[1; 4096]);
-        assert!(cache.get(key(0)).is_none());
+        assert!(cache.get(key(0), Use::Random).is_none());
     }
 
     #[test]

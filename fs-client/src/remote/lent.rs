@@ -5,7 +5,6 @@
 //! entry is found by a fingerprint of its key, so it may rarely be another block's: then the seal
 //! does not open, and it is a miss.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -34,7 +33,6 @@ pub(super) struct Lent {
 /// All blocks that are believed to be lent.
 pub(super) struct LentTable {
     parts: Box<[Mutex<Box<[RawEntry]>>]>,
-    hasher: RandomState,
     held: AtomicUsize,
 }
 
@@ -47,11 +45,7 @@ impl LentTable {
         let entries_a_part = WAYS * SETS_A_PART;
         let parts = (bytes / size_of::<RawEntry>() / entries_a_part).max(1);
         let part = || Mutex::new(vec![FREE; entries_a_part].into_boxed_slice());
-        Self {
-            parts: (0..parts).map(|_| part()).collect(),
-            hasher: RandomState::new(),
-            held: AtomicUsize::new(0),
-        }
+        Self { parts: (0..parts).map(|_| part()).collect(), held: AtomicUsize::new(0) }
     }
 
     /// Where `key` is lent to, as far as is known.
@@ -118,7 +112,7 @@ impl LentTable {
     }
 
     fn with_set<T>(&self, key: BlockKey, act: impl FnOnce(&mut [RawEntry], u64) -> T) -> T {
-        let fingerprint = self.hasher.hash_one(key).max(1);
+        let fingerprint = key.hash().max(1);
         let set = fingerprint as usize % (self.parts.len() * SETS_A_PART);
         let mut part = self.parts[set / SETS_A_PART].lock();
         let start = set % SETS_A_PART * WAYS;

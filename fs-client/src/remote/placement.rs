@@ -5,6 +5,7 @@
 //! (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", SPAA 2005).
 
 use super::lent::ServerIndex;
+use crate::block::mix;
 
 /// A server that may be chosen.
 #[derive(Clone, Copy, Debug)]
@@ -30,14 +31,6 @@ pub(super) fn choose(block: u64, candidates: &[Candidate]) -> Option<ServerIndex
 fn score(block: u64, candidate: &Candidate) -> f64 {
     let uniform = ((mix(block ^ candidate.name) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     -(candidate.weight as f64) / uniform.ln()
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

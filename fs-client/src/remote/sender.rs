@@ -42,7 +42,7 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
             if !shared.epochs.unchanged(offer.seen) || shared.lent(offer.key).is_some() {
                 continue;
             }
-            let Some(server) = placement::choose(offer.key.placement_hash(), &candidates) else {
+            let Some(server) = placement::choose(offer.key.hash(), &candidates) else {
                 shared.counts.dropped.fetch_add(1, Relaxed);
                 continue;
             };

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use crate::support::{Mounted, rampool, run, unmount};
+use crate::support::{Mounted, run, unmount};
 
 const NOBODY: u32 = 65_534;
 
@@ -58,7 +58,8 @@ fn what_a_user_makes_on_roots_mount_is_the_users() {
     fs::write(mounted.source.join("secret"), "roots").unwrap();
     fs::set_permissions(mounted.source.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
     mounted.mount(&[]);
-    let script = "umask 027; echo mine > f && mkdir d && ln -s f l && mkfifo p && cat f; cat secret";
+    let script =
+        "umask 027; echo mine > f && mkdir d && ln -s f l && mkfifo p && cat f; cat secret";
     let output = shell.current_dir(&mounted.mountpoint).args(["-c", script]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "mine\n");
     assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"));
