@@ -83,8 +83,7 @@ impl Arena {
     }
 
     /// How many slots are free.
-    #[cfg(test)]
-    fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.free.lock().len()
     }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use crate::filesystem::{Filesystem, Result};
+use crate::filesystem::{Caller, Filesystem, Result};
 use crate::front::{HandleId, Inode, NodeId};
 use crate::source::{NewTime, Stat};
 
@@ -30,10 +30,11 @@ impl Filesystem {
         id: NodeId,
         open: Option<HandleId>,
         new: &NewAttributes,
+        caller: Caller,
     ) -> Result<Stat> {
         let inode = self.inode(id)?;
         if let Some(size) = new.size {
-            self.truncate(&inode, open, size)?;
+            self.truncate(&inode, open, size, caller)?;
         }
         self.keeping_contents(&inode, || {
             let node = inode.node();

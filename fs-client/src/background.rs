@@ -60,6 +60,8 @@ impl Ready {
         if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
             return Err(refuse());
         }
+        // SAFETY: as above. fusermount3, which may be started, has no use for it.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
         // A session of its own: no signals from the terminal that it was started from.
         let _ = rustix::process::setsid();
         // SAFETY: the descriptor is open and was left to this process for this purpose alone.

@@ -20,7 +20,8 @@ pub(crate) fn acting_as<T>(caller: Caller, act: impl FnOnce() -> Result<T>) -> R
         // The kernel took the file capabilities away with the user. Two are needed: to search
         // and write the directory, and to keep a set-group-id bit that the caller may set.
         let mut kept = capabilities(None)?;
-        kept.effective |= before.effective & CapabilitySet::DAC_OVERRIDE;
+        let needed = CapabilitySet::DAC_OVERRIDE | CapabilitySet::FSETID;
+        kept.effective |= before.effective & needed;
         set_capabilities(None, kept)?;
     }
     act()

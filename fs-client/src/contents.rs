@@ -6,10 +6,13 @@
 //!
 //! Own writes are taken out of the comparison: the stamp is compared before the first of several
 //! overlapping writes and taken anew after the last. A change by somebody else between those two
-//! moments goes unnoticed until the file changes again.
+//! moments is noticed only if it changed the length; else it goes unnoticed until the file
+//! changes again.
 
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::io::Result;
@@ -22,6 +25,8 @@ use crate::source::{Stamp, Stat};
 pub(crate) struct Contents {
     key: AtomicU64,
     size: AtomicU64,
+    /// When the source was last asked, in milliseconds of [`now_ms`].
+    asked_ms: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -55,6 +60,7 @@ impl Contents {
         Self {
             key: AtomicU64::new(key.0),
             size: AtomicU64::new(stat.size),
+            asked_ms: AtomicU64::new(now_ms()),
             state: Mutex::new(State { stamp: Some(stat.stamp()), changes: 0 }),
         }
     }
@@ -84,11 +90,23 @@ impl Contents {
         // Under the lock, so that no change of our own begins between the question and the
         // comparison.
         let mut state = self.state.lock();
+        self.asked_ms.store(now_ms(), Ordering::Relaxed);
         let stat = Stat::of(node)?;
         if state.changes == 0 {
             self.compare(&mut state, &stat);
         }
         Ok(stat)
+    }
+
+    /// Asks the source unless it was asked within `timeout`: the kernel does not, for a file that
+    /// is held open and read past its cache.
+    pub(crate) fn revalidate_after(&self, timeout: Duration, node: BorrowedFd<'_>) -> Result<()> {
+        let age_ms = now_ms().saturating_sub(self.asked_ms.load(Ordering::Relaxed));
+        if u128::from(age_ms) < timeout.as_millis() {
+            Ok(())
+        } else {
+            self.revalidate(node).map(drop)
+        }
     }
 
     /// Begins a change of our own.
@@ -125,14 +143,23 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         let mut state = self.contents.state.lock();
         state.changes -= 1;
+        let stat = Stat::of(self.node).ok();
+        if let Some(stat) = stat
+            && stat.size != self.contents.size.swap(stat.size, Ordering::SeqCst)
+        {
+            // Our own writes have noted how far they reach.
+            self.contents.renew();
+        }
         if state.changes == 0 {
-            let stat = Stat::of(self.node).ok();
             state.stamp = stat.map(|stat| stat.stamp());
-            if let Some(stat) = stat {
-                self.contents.size.store(stat.size, Ordering::SeqCst);
-            }
         }
     }
+}
+
+/// Milliseconds since the first call.
+fn now_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn new_key() -> FileKey {
@@ -154,6 +181,7 @@ mod tests {
         let own = file.try_clone().unwrap();
         let change = contents.begin_change(own.as_fd()).unwrap();
         file.write_all(b"own").unwrap();
+        contents.grow(3);
         drop(change);
         contents.revalidate(own.as_fd()).unwrap();
         assert_eq!((contents.key(), contents.size()), (key, 3));
@@ -162,6 +190,19 @@ mod tests {
         contents.revalidate(own.as_fd()).unwrap();
         assert_ne!(contents.key(), key);
         assert_eq!(contents.size(), 12);
+    }
+
+    #[test]
+    fn a_change_of_length_by_others_during_an_own_one_is_noticed() {
+        let mut file = tempfile::tempfile().unwrap();
+        let own = file.try_clone().unwrap();
+        let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
+        let key = contents.key();
+        let change = contents.begin_change(own.as_fd()).unwrap();
+        file.write_all(b"another's").unwrap();
+        drop(change);
+        assert_ne!(contents.key(), key);
+        assert_eq!(contents.size(), 9);
     }
 
     #[test]

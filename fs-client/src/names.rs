@@ -11,7 +11,7 @@ use crate::caller::acting_as;
 use crate::filesystem::{Caller, Filesystem, NodeEntry, Result};
 use crate::front::{FileHandle, HandleId, Inode, NodeId};
 use crate::local::Sequence;
-use crate::source::{EntryKind, NewNode, Stat, WrittenFile};
+use crate::source::{DirectFile, EntryKind, NewNode, Stat, WrittenFile};
 
 /// An entry of a directory, as a listing shows it.
 pub(crate) struct ListedEntry<'a> {
@@ -32,7 +32,10 @@ impl Filesystem {
 
     /// The kernel has forgotten so many look-ups.
     pub(crate) fn forget(&self, id: NodeId, count: u64) {
-        self.inodes.forget(id, count);
+        // The last descriptor of a removed file frees it on the disk, which may take long.
+        if let Some(gone) = self.inodes.forget(id, count) {
+            self.workers.run(move || drop(gone));
+        }
     }
 
     /// Makes a directory, a symbolic link, a device, a pipe, a socket or a file. Counts as a
@@ -63,24 +66,28 @@ impl Filesystem {
             self.as_caller(caller, || self.source.create(directory.node(), name, flags, mode))?;
         let (node, stat) = self.source.name_of(file.as_fd())?;
         let (inode, entry) = self.told(node, &stat);
-        inode.contents.revalidate(inode.node())?;
-        let handle = self.add_handle(&inode, flags, Some(file)).inspect_err(|_| {
+        let opened = self.open_created(&inode, flags, file);
+        if opened.is_err() {
             // The kernel will not hear of the inode.
             self.inodes.forget(inode.id, 1);
-        })?;
-        Ok((entry, handle))
+        }
+        Ok((entry, opened?))
     }
 
     /// Opens a regular file, and looks whether its contents are still those that are cached.
-    pub(crate) fn open(&self, id: NodeId, flags: OFlags) -> Result<HandleId> {
+    pub(crate) fn open(&self, id: NodeId, flags: OFlags, caller: Caller) -> Result<HandleId> {
         let inode = self.inode(id)?;
         if flags.contains(OFlags::TRUNC) {
-            let file =
-                self.change_whole(&inode, || self.source.open_written(inode.node(), flags))?;
-            return self.add_handle_with(&inode, flags, Some(file));
+            self.change_whole(&inode, caller, || self.source.open_written(inode.node(), flags))?;
         }
         inode.contents.revalidate(inode.node())?;
-        self.add_handle(&inode, flags, None)
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        let written = writes
+            .then(|| self.source.open_written(inode.node(), flags - OFlags::TRUNC))
+            .transpose()?;
+        let reads = !flags.contains(OFlags::WRONLY);
+        let direct = reads.then(|| self.source.open_direct(inode.node())).transpose()?;
+        Ok(self.add_handle(&inode, direct, written))
     }
 
     /// Closes a file.
@@ -163,22 +170,35 @@ impl Filesystem {
         mut each: impl FnMut(ListedEntry<'_>, Option<NodeEntry>) -> bool,
     ) -> Result<()> {
         let directory = self.handles.directory(handle).ok_or(Errno::BADF)?;
+        let (mut any, mut failed) = (false, None);
         self.list(handle, place, |listed| {
-            // The kernel knows these two already, and must not count them.
+            // The kernel knows these two already, and does not count them.
             if listed.name == c"." || listed.name == c".." {
+                any = true;
                 return each(listed, None);
             }
-            let found = self.source.look_up(directory.inode.node(), listed.name);
-            // One that has gone meanwhile is still listed, as readdir(3) would.
-            let Ok((node, stat)) = found else { return each(listed, None) };
+            let (node, stat) = match self.source.look_up(directory.inode.node(), listed.name) {
+                Ok(found) => found,
+                // Gone since it was listed.
+                Err(Errno::NOENT) => return true,
+                Err(error) => {
+                    failed = Some(error);
+                    return false;
+                }
+            };
             let (inode, entry) = self.told(node, &stat);
-            let listed = ListedEntry { id: inode.id, ..listed };
-            let taken = each(listed, Some(entry));
+            let taken = each(ListedEntry { id: inode.id, ..listed }, Some(entry));
             if !taken {
                 self.inodes.forget(inode.id, 1);
             }
+            any = true;
             taken
-        })
+        })?;
+        match failed {
+            // What came before it is shown first; the next call meets it again.
+            Some(error) if !any => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Notes that the kernel is told of an inode.
@@ -200,37 +220,32 @@ impl Filesystem {
         if self.settings.act_as_caller { acting_as(caller, act) } else { act() }
     }
 
+    /// A handle for a file that was just created, or found to exist and emptied if `flags` said so.
+    fn open_created(&self, inode: &Arc<Inode>, flags: OFlags, file: OwnedFd) -> Result<HandleId> {
+        if flags.contains(OFlags::TRUNC) {
+            inode.contents.renew();
+        }
+        inode.contents.revalidate(inode.node())?;
+        let reads = !flags.contains(OFlags::WRONLY);
+        let direct = match self.source.open_direct(inode.node()) {
+            _ if !reads => None,
+            Ok(direct) => Some(direct),
+            // The new file's mode may deny what the one who creates it was given.
+            Err(Errno::ACCESS) => Some(DirectFile::buffered(rustix::io::dup(&file)?)),
+            Err(error) => return Err(error),
+        };
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        Ok(self.add_handle(inode, direct, writes.then(|| WrittenFile::new(file))))
+    }
+
     fn add_handle(
         &self,
         inode: &Arc<Inode>,
-        flags: OFlags,
-        created: Option<OwnedFd>,
-    ) -> Result<HandleId> {
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        let written = match created {
-            _ if !writes => None,
-            Some(file) => Some(WrittenFile::new(file)),
-            None => Some(self.source.open_written(inode.node(), flags)?),
-        };
-        self.add_handle_with(inode, flags, written)
-    }
-
-    fn add_handle_with(
-        &self,
-        inode: &Arc<Inode>,
-        flags: OFlags,
+        direct: Option<DirectFile>,
         written: Option<WrittenFile>,
-    ) -> Result<HandleId> {
-        let reads = !flags.contains(OFlags::WRONLY);
-        let direct = reads.then(|| self.source.open_direct(inode.node())).transpose()?;
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        Ok(self.handles.add_file(FileHandle {
-            inode: inode.clone(),
-            direct,
-            written: if writes { written } else { None },
-            append: flags.contains(OFlags::APPEND),
-            sequence: Sequence::default(),
-        }))
+    ) -> HandleId {
+        let (inode, sequence) = (inode.clone(), Sequence::default());
+        self.handles.add_file(FileHandle { inode, direct, written, sequence })
     }
 }
 

@@ -111,9 +111,12 @@ impl Filesystem {
             return Err(Errno::BADF);
         }
         let contents = &handle.inode.contents;
+        let node = handle.inode.node();
         if offset.saturating_add(len as u64) > contents.size() {
             // Somebody else may have made it longer.
-            contents.revalidate(handle.inode.node())?;
+            contents.revalidate(node)?;
+        } else {
+            contents.revalidate_after(self.settings.attr_timeout, node)?;
         }
         let left = contents.size().saturating_sub(offset);
         Ok(len.min(usize::try_from(left).unwrap_or(usize::MAX)))
@@ -177,13 +180,14 @@ impl Filesystem {
             if missing.is_empty() {
                 return Ok((blocks.into_iter().flatten().collect(), layer));
             }
-            let mut claim = self.flights.claim(file, &missing);
+            let claim = self.flights.claim(file, &missing);
             // What landed since it was looked for needs no second flight.
-            claim.led.retain(|&index| !self.cache.contains(BlockKey { file, index }));
-            if !claim.led.is_empty() {
-                let (brought, from) = self.bring_led(handle, file, &claim.led, how)?;
+            let here = |&&index: &&BlockIndex| self.cache.contains(BlockKey { file, index });
+            let led: Vec<_> = claim.led().iter().filter(|index| !here(index)).copied().collect();
+            if !led.is_empty() {
+                let (brought, from) = self.bring_led(handle, file, &led, how)?;
                 layer = layer.max(from);
-                for (&index, block) in claim.led.iter().zip(brought) {
+                for (&index, block) in led.iter().zip(brought) {
                     blocks[(index.0 - span.first.0) as usize] = Some(block);
                 }
             } else {

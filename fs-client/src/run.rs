@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::filesystem::{Filesystem, Settings};
 use crate::front::fuse::FuseFront;
 use crate::front::{Device, Handles, Inodes};
-use crate::local::{Evicted, Flights, LocalCache};
+use crate::local::{Evicted, Flights, HELD_SHARE, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::unmount_at;
 use crate::plan::Plan;
@@ -32,9 +32,6 @@ const READAHEAD_BLOCKS_MAX: usize = 256;
 /// Part of the cache's size that goes into remembering what was lent: 16 bytes a block, so that
 /// sixteen times the cache can be lent.
 const LENT_TABLE_SHARE: u64 = 16;
-
-/// Part of the cache's blocks that may wait to be sent.
-const QUEUE_SHARE: usize = 32;
 
 /// How long the last requests may take once nothing can come in any more.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
@@ -136,7 +133,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         Some(identity) => {
             let table_bytes = cache_bytes / LENT_TABLE_SHARE;
             cache_bytes -= table_bytes;
-            let queue_max = cache_bytes as usize / crate::block::BLOCK_SIZE / QUEUE_SHARE;
+            let queue_max = cache_bytes as usize / crate::block::BLOCK_SIZE / HELD_SHARE;
             Tier::start(&plan.servers, identity, epochs.clone(), queue_max, table_bytes as usize)
                 .map_err(cannot("cannot start the connections to servers"))?
         }

@@ -13,8 +13,9 @@ use crossbeam_channel::{Sender, bounded};
 /// those that the request threads do themselves.
 const POOL_THREADS: usize = 32;
 
-/// Jobs that wait for a thread of the pool. A request thread that finds no place waits.
-const QUEUE_MAX: usize = 1024;
+/// Jobs that wait for a thread of the pool, each of which may hold a write of 1 MiB. A request
+/// thread that finds no place waits.
+const QUEUE_MAX: usize = 128;
 
 /// The pool and the seats.
 #[derive(Debug)]

@@ -12,27 +12,67 @@ use rustix::io::Errno;
 use crate::block::Span;
 use crate::contents::Change;
 use crate::filesystem::{Caller, Filesystem, Result};
-use crate::front::{FileHandle, HandleId, Inode};
-use crate::source::{Stat, WrittenFile};
+use crate::front::{HandleId, Inode};
+use crate::source::{Durability, Stat};
+
+/// What a write asks for besides its data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HowToWrite {
+    pub(crate) place: Place,
+    pub(crate) durability: Durability,
+}
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    At(u64),
+    /// Behind the last byte, wherever that is by then.
+    End,
+}
+
+/// What became of a write.
+struct Written {
+    bytes: usize,
+    /// The bytes are where the cache thinks they are.
+    in_place: bool,
+}
+
+impl Written {
+    fn certain(bytes: usize) -> Self {
+        Self { bytes, in_place: true }
+    }
+}
 
 impl Filesystem {
-    /// Writes `data` at `offset`, or at the end of a file that was opened for appending.
-    /// Returns how much the source took.
+    /// Writes `data` as `how` says, and returns how much of it the source took.
     pub(crate) fn write(
         &self,
         handle: HandleId,
-        offset: u64,
         data: &[u8],
+        how: &HowToWrite,
         caller: Caller,
     ) -> Result<usize> {
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
         let file = handle.written.as_ref().ok_or(Errno::BADF)?;
         let change = handle.inode.contents.begin_change(handle.inode.node())?;
         self.drop_privileges_of(&handle.inode, &change, caller)?;
-        if handle.append {
-            return self.append(&handle, file, data);
+        match how.place {
+            Place::At(offset) => {
+                let write = || Ok(Written::certain(file.write_at(data, offset, how.durability)?));
+                self.write_blocks(&handle.inode, offset, data, write)
+            }
+            // Where the source's own end is: the kernel's idea of it may be old when somebody
+            // else appends too.
+            Place::End => {
+                let offset = Stat::of(file.fd())?.size;
+                let write = || {
+                    let bytes = file.append(data, how.durability)?;
+                    let in_place = Stat::of(file.fd())?.size == offset + bytes as u64;
+                    Ok(Written { bytes, in_place })
+                };
+                self.write_blocks(&handle.inode, offset, data, write)
+            }
         }
-        self.write_blocks(&handle.inode, offset, data, || file.write_at(data, offset))
     }
 
     /// Writes through `write`, which takes all of `data` or less, at `offset`.
@@ -41,7 +81,7 @@ impl Filesystem {
         inode: &Inode,
         offset: u64,
         data: &[u8],
-        write: impl FnOnce() -> Result<usize>,
+        write: impl FnOnce() -> Result<Written>,
     ) -> Result<usize> {
         let contents = &inode.contents;
         let span = Span::of(offset, data.len());
@@ -49,8 +89,13 @@ impl Filesystem {
         let window = self.cache.begin_write(file, span);
         self.remote.forget(file, span);
         let written = write()?;
-        contents.grow(offset + written as u64);
-        if written == data.len() {
+        if !written.in_place {
+            // Somebody else appended at the same time, and nobody knows whose bytes are where.
+            contents.renew();
+            return Ok(written.bytes);
+        }
+        contents.grow(offset + written.bytes as u64);
+        if written.bytes == data.len() {
             window.update(offset, data);
         }
         // The contents may have got a new key in the middle; what was read under it meanwhile
@@ -61,27 +106,23 @@ impl Filesystem {
             drop(self.cache.begin_write(key, span));
             self.remote.forget(key, span);
         }
-        Ok(written)
-    }
-
-    /// Appends where the source's own end is: the kernel's idea of it may be old when somebody
-    /// else appends too.
-    fn append(&self, handle: &FileHandle, file: &WrittenFile, data: &[u8]) -> Result<usize> {
-        let contents = &handle.inode.contents;
-        let offset = Stat::of(file.fd())?.size;
-        let written = self.write_blocks(&handle.inode, offset, data, || file.append(data))?;
-        if Stat::of(file.fd())?.size != offset + written as u64 {
-            contents.renew();
-        }
-        Ok(written)
+        Ok(written.bytes)
     }
 
     /// Cuts or extends a file to `size` bytes.
-    pub(crate) fn truncate(&self, inode: &Inode, open: Option<HandleId>, size: u64) -> Result<()> {
+    pub(crate) fn truncate(
+        &self,
+        inode: &Inode,
+        open: Option<HandleId>,
+        size: u64,
+        caller: Caller,
+    ) -> Result<()> {
         let open = open.and_then(|id| self.handles.file(id));
-        self.change_whole(inode, || match open.as_deref().and_then(|open| open.written.as_ref()) {
-            Some(file) => rustix::fs::ftruncate(file.fd(), size),
-            None => self.source.truncate(inode.node(), size),
+        self.change_whole(inode, caller, || {
+            match open.as_deref().and_then(|open| open.written.as_ref()) {
+                Some(file) => rustix::fs::ftruncate(file.fd(), size),
+                None => self.source.truncate(inode.node(), size),
+            }
         })
     }
 
@@ -92,11 +133,14 @@ impl Filesystem {
         mode: u32,
         offset: u64,
         len: u64,
+        caller: Caller,
     ) -> Result<()> {
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
         let file = handle.written.as_ref().ok_or(Errno::BADF)?;
         let mode = FallocateFlags::from_bits_retain(mode);
-        self.change_whole(&handle.inode, || rustix::fs::fallocate(file.fd(), mode, offset, len))
+        self.change_whole(&handle.inode, caller, || {
+            rustix::fs::fallocate(file.fd(), mode, offset, len)
+        })
     }
 
     /// copy_file_range(2) between two open files of the mount.
@@ -105,6 +149,7 @@ impl Filesystem {
         from: (HandleId, u64),
         to: (HandleId, u64),
         len: usize,
+        caller: Caller,
     ) -> Result<usize> {
         let source = self.handles.file(from.0).ok_or(Errno::BADF)?;
         let target = self.handles.file(to.0).ok_or(Errno::BADF)?;
@@ -115,7 +160,7 @@ impl Filesystem {
         let read = self.source.reopen(source.inode.node(), OFlags::RDONLY)?;
         let file = target.written.as_ref().ok_or(Errno::BADF)?;
         let (mut read_at, mut write_at) = (from.1, to.1);
-        self.change_whole(&target.inode, || {
+        self.change_whole(&target.inode, caller, || {
             rustix::fs::copy_file_range(
                 &read,
                 Some(&mut read_at),
@@ -142,11 +187,13 @@ impl Filesystem {
     pub(crate) fn change_whole<T>(
         &self,
         inode: &Inode,
-        change: impl FnOnce() -> Result<T>,
+        caller: Caller,
+        act: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         // Its end takes the new size and stamp from the source.
-        let _change = inode.contents.begin_change(inode.node())?;
-        let result = change();
+        let change = inode.contents.begin_change(inode.node())?;
+        self.drop_privileges_of(inode, &change, caller)?;
+        let result = act();
         // Also after an error, which may have come half way.
         inode.contents.renew();
         result
@@ -163,7 +210,7 @@ impl Filesystem {
         rustix::fs::seek(handle.fd(), whence)
     }
 
-    /// A write by anybody but root takes the set-user-id and set-group-id bits away. The source
+    /// A change by anybody but root takes the set-user-id and set-group-id bits away. The source
     /// would do it by itself, if the daemon were the one who writes.
     fn drop_privileges_of(&self, inode: &Inode, change: &Change<'_>, caller: Caller) -> Result<()> {
         const SET_UID: u32 = 0o4000;

@@ -34,7 +34,7 @@ pub(super) fn file_attr(id: NodeId, stat: &Stat) -> FileAttr {
     }
 }
 
-/// What a listing shows of an entry that nothing else is known of.
+/// What a listing shows of a directory itself and of its parent, which the kernel knows.
 pub(super) fn bare_attr(id: NodeId, kind: FileType) -> FileAttr {
     FileAttr {
         ino: INodeNo(id.0),
@@ -76,27 +76,27 @@ pub(super) fn new_time(time: Option<TimeOrNow>) -> NewTime {
     }
 }
 
+/// A moment as fuser tells it to the kernel. Before 1970 fuser takes the distance's seconds with
+/// a minus and its nanoseconds with a plus, where the kernel counts both forwards from a whole
+/// second: such a moment must be given as a distance of these two.
 fn system_time(at: Timestamp) -> SystemTime {
-    let whole = Duration::from_secs(at.seconds.unsigned_abs());
-    let base = if at.seconds < 0 { UNIX_EPOCH - whole } else { UNIX_EPOCH + whole };
-    base + Duration::from_nanos(u64::from(at.nanoseconds))
+    let distance = Duration::new(at.seconds.unsigned_abs(), at.nanoseconds);
+    let moment = if at.seconds < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    };
+    moment.unwrap_or(UNIX_EPOCH)
 }
 
+/// A moment as fuser understood it from the kernel: the other way round.
 fn timestamp(at: SystemTime) -> Timestamp {
-    match at.duration_since(UNIX_EPOCH) {
-        Ok(after) => Timestamp {
-            seconds: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
-            nanoseconds: after.subsec_nanos(),
-        },
-        Err(before) => {
-            let before = before.duration();
-            let seconds = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => Timestamp { seconds, nanoseconds: 0 },
-                part => Timestamp { seconds: seconds - 1, nanoseconds: 1_000_000_000 - part },
-            }
-        }
-    }
+    let (sign, distance) = match at.duration_since(UNIX_EPOCH) {
+        Ok(after) => (1, after),
+        Err(before) => (-1, before.duration()),
+    };
+    let seconds = sign * i64::try_from(distance.as_secs()).unwrap_or(i64::MAX);
+    Timestamp { seconds, nanoseconds: distance.subsec_nanos() }
 }
 
 #[cfg(test)]

@@ -19,13 +19,14 @@ use fuser::{
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::convert::{errno, file_attr, file_type, new_time};
+use super::convert::{bare_attr, errno, file_attr, file_type, new_time};
 use super::parts::{Device, PartsReply};
 use super::{HandleId, NodeId};
 use crate::attributes::NewAttributes;
 use crate::filesystem::{Caller, Filesystem, Result};
 use crate::names::c_name;
-use crate::source::{EntryKind, NewNode};
+use crate::source::{Durability, EntryKind, NewNode};
+use crate::write::{HowToWrite, Place};
 
 /// The filesystem as fuser calls it.
 pub(crate) struct FuseFront {
@@ -114,7 +115,7 @@ impl fuser::Filesystem for FuseFront {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -130,11 +131,11 @@ impl fuser::Filesystem for FuseFront {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (id, ttl) = (NodeId(ino.0), self.ttl());
+        let (id, ttl, caller) = (NodeId(ino.0), self.ttl(), caller(req));
         let open = fh.map(handle);
         let (accessed, modified) = (new_time(atime), new_time(mtime));
         let new = NewAttributes { mode, uid, gid, size, accessed, modified };
-        self.run(move |filesystem| match filesystem.set_attributes(id, open, &new) {
+        self.run(move |filesystem| match filesystem.set_attributes(id, open, &new, caller) {
             Ok(stat) => reply.attr(&ttl, &file_attr(id, &stat)),
             Err(error) => reply.error(errno(error)),
         });
@@ -240,9 +241,9 @@ impl fuser::Filesystem for FuseFront {
         });
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let flags = open_flags(flags.0);
-        self.run(move |filesystem| match filesystem.open(NodeId(ino.0), flags) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (flags, caller) = (open_flags(flags.0), caller(req));
+        self.run(move |filesystem| match filesystem.open(NodeId(ino.0), flags, caller) {
             Ok(handle) => reply.opened(FileHandle(handle.0), OPEN_FLAGS),
             Err(error) => reply.error(errno(error)),
         });
@@ -298,23 +299,29 @@ impl fuser::Filesystem for FuseFront {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let (fh, caller) = (handle(fh), caller(req));
+        let flags = open_flags(flags.0);
+        // Pages of a mapping that are written back have their place, whoever appends.
+        let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let append = flags.contains(OFlags::APPEND) && !mapped;
+        let place = if append { Place::End } else { Place::At(offset) };
+        let how = HowToWrite { place, durability: Durability::from_flags(flags) };
         let answer = move |result: Result<usize>, reply: ReplyWrite| match result {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(error)),
         };
         // The data is lent to us for this call: it is copied only where it must leave the thread.
         if let Some(_seat) = self.filesystem.workers.seat() {
-            answer(self.filesystem.write(fh, offset, data, caller), reply);
+            answer(self.filesystem.write(fh, data, &how, caller), reply);
         } else {
             let (filesystem, data) = (self.filesystem.clone(), data.to_vec());
             self.filesystem.workers.hand_over(Box::new(move || {
-                answer(filesystem.write(fh, offset, &data, caller), reply);
+                answer(filesystem.write(fh, &data, &how, caller), reply);
             }));
         }
     }
@@ -340,8 +347,10 @@ impl fuser::Filesystem for FuseFront {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.filesystem.release(handle(fh));
-        reply.ok();
+        self.run(move |filesystem| {
+            filesystem.release(handle(fh));
+            reply.ok();
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -383,12 +392,11 @@ impl fuser::Filesystem for FuseFront {
         self.run(move |filesystem| {
             let listed = filesystem.list_with_attributes(handle(fh), offset, |entry, found| {
                 let name = OsStr::from_bytes(entry.name.to_bytes());
-                // Number 0 tells the kernel that there is a name but nothing to remember.
-                let (id, attr) = match found {
-                    Some(found) => (INodeNo(found.id.0), file_attr(found.id, &found.stat)),
-                    None => (INodeNo(0), super::convert::bare_attr(entry.id, entry.file_type)),
+                let attr = match found {
+                    Some(found) => file_attr(found.id, &found.stat),
+                    None => bare_attr(entry.id, entry.file_type),
                 };
-                !reply.add(id, entry.place, name, &ttl, &attr, GENERATION)
+                !reply.add(attr.ino, entry.place, name, &ttl, &attr, GENERATION)
             });
             match listed {
                 Ok(()) => reply.ok(),
@@ -477,7 +485,7 @@ impl fuser::Filesystem for FuseFront {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -485,8 +493,9 @@ impl fuser::Filesystem for FuseFront {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let caller = caller(req);
         self.empty(reply, move |filesystem| {
-            filesystem.allocate(handle(fh), mode.cast_unsigned(), offset, length)
+            filesystem.allocate(handle(fh), mode.cast_unsigned(), offset, length, caller)
         });
     }
 
@@ -514,7 +523,7 @@ impl fuser::Filesystem for FuseFront {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -525,11 +534,12 @@ impl fuser::Filesystem for FuseFront {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let caller = caller(req);
         self.run(move |filesystem| {
             // The answer has 32 bits; the application goes on with the rest.
             let len = len.min(1 << 30) as usize;
             let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
-            match filesystem.copy_range(from, to, len) {
+            match filesystem.copy_range(from, to, len, caller) {
                 Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
                 Err(error) => reply.error(errno(error)),
             }

@@ -23,8 +23,6 @@ pub(crate) struct FileHandle {
     pub(crate) direct: Option<DirectFile>,
     /// Present if it was opened for writing.
     pub(crate) written: Option<WrittenFile>,
-    /// Writes go to the end of the file.
-    pub(crate) append: bool,
     pub(crate) sequence: Sequence,
 }
 
@@ -83,8 +81,8 @@ impl Handles {
         self.directories.get(&id).map(|directory| directory.clone())
     }
 
-    pub(crate) fn remove_file(&self, id: HandleId) -> Option<Arc<FileHandle>> {
-        self.files.remove(&id).map(|(_, file)| file)
+    pub(crate) fn remove_file(&self, id: HandleId) {
+        self.files.remove(&id);
     }
 
     pub(crate) fn remove_directory(&self, id: HandleId) {

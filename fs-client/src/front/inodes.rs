@@ -131,27 +131,32 @@ impl Inodes {
         }
     }
 
-    /// Notes that the kernel has forgotten `count` look-ups of `id`.
-    pub(crate) fn forget(&self, id: NodeId, count: u64) {
-        let Some(inode) = self.by_id(id) else { return };
+    /// Notes that the kernel has forgotten `count` look-ups of `id`. Returns the inode if those
+    /// were the last.
+    pub(crate) fn forget(&self, id: NodeId, count: u64) -> Option<Arc<Inode>> {
         if id == NodeId::ROOT {
-            return;
+            return None;
         }
-        let Entry::Occupied(known) = self.by_identity.entry(inode.identity) else { return };
-        let before = inode.lookups.load(Ordering::Relaxed);
-        let left = before.saturating_sub(count);
+        let inode = self.by_id(id)?;
+        let Entry::Occupied(known) = self.by_identity.entry(inode.identity) else { return None };
+        let left = inode.lookups.load(Ordering::Relaxed).saturating_sub(count);
         inode.lookups.store(left, Ordering::Relaxed);
-        if left == 0 {
-            if inode.file_type == FileType::RegularFile
-                && let Some(stamped) = inode.contents.stamped()
-            {
-                self.forgotten.lock().put(inode.identity, stamped);
-            }
-            // Last, and with it the lock: whoever looks the file up from now on makes a new inode,
-            // which must not be removed here.
-            self.by_id.remove(&id);
-            known.remove();
+        if left > 0 {
+            return None;
         }
+        // One without a name is never looked up again, and its number may be used again.
+        let has_name = || Stat::of(inode.node()).is_ok_and(|stat| stat.links > 0);
+        if inode.file_type == FileType::RegularFile
+            && let Some(stamped) = inode.contents.stamped()
+            && has_name()
+        {
+            self.forgotten.lock().put(inode.identity, stamped);
+        }
+        // Last, and with it the lock: whoever looks the file up from now on makes a new inode,
+        // which must not be removed here.
+        self.by_id.remove(&id);
+        known.remove();
+        Some(inode)
     }
 
     /// The number that a directory entry of the root's device shows.

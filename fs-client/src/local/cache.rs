@@ -22,12 +22,17 @@ const SHARDS_MAX: usize = 16;
 /// A shard of fewer blocks would evict by chance rather than by use.
 const SHARD_BLOCKS_MIN: usize = 1024;
 
+/// The part of all blocks that may have been evicted and still be held by whoever took them.
+pub(crate) const HELD_SHARE: usize = 32;
+
 /// The blocks that are in memory.
 pub(crate) struct LocalCache {
     arena: &'static Arena,
     shards: Box<[Mutex<Shard>]>,
     pub(super) epochs: Arc<Epochs>,
     evicted: Box<dyn Fn(Evicted) + Send + Sync>,
+    /// Slots that are kept free, for as many evicted blocks as their taker may hold.
+    reserve: usize,
 }
 
 /// A clean block that fell out of the cache, with all that is needed to lend it.
@@ -64,7 +69,8 @@ pub(crate) const fn metadata_bytes_per_block() -> usize {
 
 impl LocalCache {
     /// A cache that uses `cache_bytes` with its index; what falls out of it is given to
-    /// `evicted`, which must not block and may drop it. `epochs` counts the writes.
+    /// `evicted`, which must not block, may drop it, and holds one block in [`HELD_SHARE`] at
+    /// most. `epochs` counts the writes.
     ///
     /// # Errors
     /// Those of mmap(2).
@@ -81,6 +87,7 @@ impl LocalCache {
             shards: (0..shards).map(|_| Mutex::new(Box::new(Lru::new()) as Shard)).collect(),
             epochs,
             evicted: Box::new(evicted),
+            reserve: slots as usize / HELD_SHARE,
         })
     }
 
@@ -116,15 +123,18 @@ impl LocalCache {
     /// Up to `count` slots to fill, for blocks round `near`; evicts as much as that takes. Fewer
     /// come back when the rest of the cache is being read or sent at this moment.
     pub(crate) fn room(&self, near: BlockKey, count: usize) -> Vec<Empty> {
-        let mut empty = self.arena.take(count);
-        // What is evicted may be held by a reader or by the remote tier's queue; try on, but not
-        // through the whole cache.
-        let mut tries = 4 * (count - empty.len());
-        while empty.len() < count && tries > 0 {
-            tries -= 1;
-            if !self.evict_one(near) {
+        // A victim that is handed over keeps its slot for a while: the reserve stands in for it.
+        let wanted = count + self.reserve;
+        for _ in 0..wanted.saturating_sub(self.arena.free()).min(2 * count) {
+            if !self.evict_one(near, true) {
                 break;
             }
+        }
+        let mut empty = self.arena.take(count);
+        // Readers may hold victims too. Try on, but not through the whole cache.
+        let mut tries = 4 * (count - empty.len());
+        while empty.len() < count && tries > 0 && self.evict_one(near, false) {
+            tries -= 1;
             empty.extend(self.arena.take(count - empty.len()));
         }
         empty
@@ -154,10 +164,17 @@ impl LocalCache {
         self.arena.slots()
     }
 
-    /// Puts what a write left behind in place of the cached block.
-    pub(super) fn replace(&self, key: BlockKey, block: Block) {
-        let cached = Cached { slot: block.into_slot(), streamed: false };
-        let replaced = self.shard(key).lock().insert(key, cached);
+    /// Puts what a write left behind in place of the cached block, if `still` says so while
+    /// nobody can change the index; else removes what is there.
+    pub(super) fn replace_if(&self, key: BlockKey, block: Block, still: impl FnOnce() -> bool) {
+        let mut shard = self.shard(key).lock();
+        let replaced = if still() {
+            let cached = Cached { slot: block.into_slot(), streamed: false };
+            shard.insert(key, cached)
+        } else {
+            shard.remove(key)
+        };
+        drop(shard);
         self.release(replaced);
     }
 
@@ -175,8 +192,9 @@ impl LocalCache {
         Some(Block::share(self.arena, cached.slot))
     }
 
-    /// Evicts from the shard of `near`, or from the next that holds anything.
-    fn evict_one(&self, near: BlockKey) -> bool {
+    /// Evicts from the shard of `near`, or from the next that holds anything, and hands the
+    /// victim over or drops it.
+    fn evict_one(&self, near: BlockKey, hand_over: bool) -> bool {
         let start = self.shard_number(near);
         for n in 0..self.shards.len() {
             let victim = {
@@ -188,6 +206,7 @@ impl LocalCache {
             let block = Block::from_slot(self.arena, cached.slot);
             if let Some(seen) = seen
                 && !cached.streamed
+                && hand_over
             {
                 (self.evicted)(Evicted { key, block, seen });
             }

@@ -24,8 +24,8 @@ pub(crate) struct Flights {
 pub(crate) struct Claim<'a> {
     flights: &'a Flights,
     file: FileKey,
-    /// The blocks to bring. They are landed when the claim is dropped.
-    pub(crate) led: Vec<BlockIndex>,
+    /// The blocks to bring, all of which are landed when the claim is dropped.
+    led: Vec<BlockIndex>,
     landing: Arc<Landing>,
     joined: Vec<Arc<Landing>>,
 }
@@ -60,6 +60,11 @@ impl Flights {
 }
 
 impl Claim<'_> {
+    /// The blocks that the claimant is to bring.
+    pub(crate) fn led(&self) -> &[BlockIndex] {
+        &self.led
+    }
+
     /// Lands what was led, then waits until the flights of others have landed.
     pub(crate) fn wait_for_others(mut self) {
         let joined = std::mem::take(&mut self.joined);

@@ -70,7 +70,9 @@ impl WriteWindow<'_> {
             empty.bytes_mut().copy_from_slice(&*before);
         }
         empty.bytes_mut()[at..at + bytes.len()].copy_from_slice(bytes);
-        self.cache.replace(key, empty.publish());
+        // Asked again under the index's lock: a writer that began meanwhile may have removed the
+        // block already, and will not come back for ours.
+        self.cache.replace_if(key, empty.publish(), || self.alone(key));
         true
     }
 
@@ -96,6 +98,7 @@ impl Drop for WriteWindow<'_> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use super::super::cache::HELD_SHARE;
     use super::*;
     use crate::block::BlockIndex;
     use crate::epochs::Epochs;
@@ -178,7 +181,9 @@ mod tests {
             fill(&cache, n, n as u8);
         }
         let gone = gone.lock().unwrap();
-        assert_eq!(*gone, [(key(0), 0), (key(1), 1), (key(2), 2)]);
-        assert_eq!(cache.blocks() as u64, capacity);
+        let reserve = capacity / HELD_SHARE as u64;
+        let expected: Vec<_> = (0..3 + reserve).map(|n| (key(n), n as u8)).collect();
+        assert_eq!(*gone, expected);
+        assert_eq!(cache.blocks() as u64, capacity - reserve);
     }
 }

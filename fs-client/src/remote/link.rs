@@ -125,9 +125,10 @@ async fn keep(
     loop {
         let result = match connect(&server, &endpoint, &config).await {
             Ok((connection, control)) => {
-                tracing::info!(server = server.address.given, "connected");
-                pause = RETRY_MIN;
                 let result = serve(&shared, &server, &connection, control, &mut inbox).await;
+                if server.is_connected() {
+                    pause = RETRY_MIN;
+                }
                 connection.close(CloseCode::Protocol.into(), b"");
                 result
             }
@@ -185,6 +186,7 @@ async fn serve(
     // A reader waits for the one, nobody for the other.
     let _ = gets_out.set_priority(1);
     server.connected(lending, instance, shared.last_seal());
+    tracing::info!(server = server.address.given, "connected");
 
     let under_way = Rc::new(UnderWay::default());
     let result = tokio::select! {

@@ -153,6 +153,11 @@ impl Server {
         self.connected.store(true, Relaxed);
     }
 
+    /// Whether the connection stands.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
     /// What it lends has changed.
     pub(super) fn lends(&self, lending: Lending) {
         self.capacity_bytes.store(lending.capacity_bytes, Relaxed);

@@ -22,6 +22,17 @@ pub(crate) struct DirectFile {
     file: OwnedFd,
 }
 
+/// What must be on the disk before a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Nothing: the kernel has it.
+    None,
+    /// The data, and what is needed to find it (O_DSYNC).
+    Data,
+    /// The data and all attributes (O_SYNC).
+    All,
+}
+
 /// A file opened to be written.
 #[derive(Debug)]
 pub(crate) struct WrittenFile {
@@ -45,15 +56,19 @@ impl Source {
         Ok(DirectFile { file })
     }
 
-    /// Opens a regular file for writing, with those of `flags` that concern writing: O_TRUNC,
-    /// O_SYNC, O_DSYNC. O_APPEND is dealt with at each write.
+    /// Opens a regular file for writing, and empties it if `flags` hold O_TRUNC. Each write says
+    /// for itself whether it appends and how durable it is to be.
     pub(crate) fn open_written(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<WrittenFile> {
-        let kept = flags & (OFlags::TRUNC | OFlags::SYNC | OFlags::DSYNC);
-        Ok(WrittenFile::new(self.reopen(node, OFlags::WRONLY | kept)?))
+        Ok(WrittenFile::new(self.reopen(node, OFlags::WRONLY | flags & OFlags::TRUNC)?))
     }
 }
 
 impl DirectFile {
+    /// Wraps a descriptor that reads through the page cache.
+    pub(crate) fn buffered(file: OwnedFd) -> Self {
+        Self { file }
+    }
+
     /// Reads into `buffers`, whole blocks each, from `offset`, a multiple of the block size.
     /// Returns how many bytes there were: fewer than asked only at the end of the file. What
     /// lies beyond is zeroed.
@@ -93,10 +108,16 @@ impl WrittenFile {
     }
 
     /// Writes `data` at `offset` and returns how much of it the source took.
-    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<usize> {
+    pub(crate) fn write_at(
+        &self,
+        data: &[u8],
+        offset: u64,
+        durability: Durability,
+    ) -> Result<usize> {
+        let flags = durability.flags();
         let mut done = 0;
         while done < data.len() {
-            match self.write_once(&data[done..], offset + done as u64, ReadWriteFlags::empty()) {
+            match self.write_once(&data[done..], offset + done as u64, flags) {
                 Ok(0) => break,
                 Ok(written) => done += written,
                 Err(Errno::INTR) => {}
@@ -109,9 +130,10 @@ impl WrittenFile {
     }
 
     /// Writes `data` at the end of the file, wherever that is by now, in one piece.
-    pub(crate) fn append(&self, data: &[u8]) -> Result<usize> {
+    pub(crate) fn append(&self, data: &[u8], durability: Durability) -> Result<usize> {
+        let flags = durability.flags() | ReadWriteFlags::APPEND;
         loop {
-            match self.write_once(data, 0, ReadWriteFlags::APPEND) {
+            match self.write_once(data, 0, flags) {
                 Err(Errno::INTR) => {}
                 result => return result,
             }
@@ -135,6 +157,28 @@ impl WrittenFile {
             pwritev(&self.file, &data, offset)
         } else {
             pwritev2(&self.file, &data, offset, flags)
+        }
+    }
+}
+
+impl Durability {
+    /// As the flags of an open file, or of a single write, have it.
+    pub(crate) fn from_flags(flags: OFlags) -> Self {
+        // O_SYNC holds the bit of O_DSYNC.
+        if flags.contains(OFlags::SYNC) {
+            Self::All
+        } else if flags.contains(OFlags::DSYNC) {
+            Self::Data
+        } else {
+            Self::None
+        }
+    }
+
+    fn flags(self) -> ReadWriteFlags {
+        match self {
+            Self::None => ReadWriteFlags::empty(),
+            Self::Data => ReadWriteFlags::DSYNC,
+            Self::All => ReadWriteFlags::SYNC,
         }
     }
 }

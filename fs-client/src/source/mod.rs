@@ -10,7 +10,7 @@ mod names;
 mod stat;
 
 pub(crate) use attributes::NewTime;
-pub(crate) use file::{DirectFile, WrittenFile};
+pub(crate) use file::{DirectFile, Durability, WrittenFile};
 pub(crate) use names::{EntryKind, NewNode};
 pub(crate) use stat::{Identity, Stamp, Stat, Timestamp};
 

@@ -65,7 +65,7 @@ impl Source {
         flags: OFlags,
         mode: u32,
     ) -> Result<OwnedFd> {
-        let kept = flags & (OFlags::EXCL | OFlags::TRUNC | OFlags::SYNC | OFlags::DSYNC);
+        let kept = flags & (OFlags::EXCL | OFlags::TRUNC);
         let flags = kept | OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(directory, name, flags, Mode::from_raw_mode(mode))
     }

@@ -9,6 +9,7 @@ mod bad_input;
 mod crash;
 mod liar;
 mod lies;
+mod parallel;
 mod pool;
 mod servers;
 mod support;
