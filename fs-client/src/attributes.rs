@@ -1,9 +1,11 @@
 //! What is said about files: attributes, extended attributes, the filesystem's own figures.
 
 use std::ffi::CStr;
+use std::os::fd::AsFd as _;
 
 use crate::filesystem::{Caller, Filesystem, Result};
-use crate::front::{HandleId, Inode, NodeId};
+use crate::handles::HandleId;
+use crate::inodes::{Inode, NodeId};
 use crate::source::{NewTime, Stat};
 
 /// Attributes to change; what is absent stays.
@@ -21,7 +23,7 @@ impl Filesystem {
     /// The attributes, and the moment at which a change behind the mount is noticed.
     pub(crate) fn attributes(&self, id: NodeId) -> Result<Stat> {
         let inode = self.inode(id)?;
-        inode.contents.revalidate(inode.node())
+        inode.contents.revalidate(inode.node()?.as_fd())
     }
 
     /// Changes attributes and returns them as they are then.
@@ -37,7 +39,8 @@ impl Filesystem {
             self.truncate(&inode, open, size, caller)?;
         }
         self.keeping_contents(&inode, || {
-            let node = inode.node();
+            let node = inode.node()?;
+            let node = node.as_fd();
             // The owner first: that takes away set-user-id bits, which the mode may then set.
             if new.uid.is_some() || new.gid.is_some() {
                 self.source.change_owner(node, new.uid, new.gid)?;
@@ -50,17 +53,17 @@ impl Filesystem {
             }
             Ok(())
         })?;
-        Stat::of(inode.node())
+        Stat::of(inode.node()?.as_fd())
     }
 
     /// The value of an extended attribute; an empty buffer asks for its length.
     pub(crate) fn get_xattr(&self, id: NodeId, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
-        self.source.get_xattr(self.inode(id)?.node(), name, buffer)
+        self.source.get_xattr(self.inode(id)?.node()?.as_fd(), name, buffer)
     }
 
     /// The names of all extended attributes; an empty buffer asks for their length.
     pub(crate) fn list_xattrs(&self, id: NodeId, buffer: &mut [u8]) -> Result<usize> {
-        self.source.list_xattrs(self.inode(id)?.node(), buffer)
+        self.source.list_xattrs(self.inode(id)?.node()?.as_fd(), buffer)
     }
 
     /// Sets an extended attribute; flags as in setxattr(2).
@@ -72,18 +75,20 @@ impl Filesystem {
         flags: u32,
     ) -> Result<()> {
         let inode = self.inode(id)?;
-        self.keeping_contents(&inode, || self.source.set_xattr(inode.node(), name, value, flags))
+        self.keeping_contents(&inode, || {
+            self.source.set_xattr(inode.node()?.as_fd(), name, value, flags)
+        })
     }
 
     /// Removes an extended attribute.
     pub(crate) fn remove_xattr(&self, id: NodeId, name: &CStr) -> Result<()> {
         let inode = self.inode(id)?;
-        self.keeping_contents(&inode, || self.source.remove_xattr(inode.node(), name))
+        self.keeping_contents(&inode, || self.source.remove_xattr(inode.node()?.as_fd(), name))
     }
 
     /// The figures of the filesystem that holds an inode.
     pub(crate) fn statfs(&self, id: NodeId) -> Result<rustix::fs::StatVfs> {
-        self.source.statvfs(self.inode(id)?.node())
+        self.source.statvfs(self.inode(id)?.node()?.as_fd())
     }
 
     /// Does something of our own to a file that moves its times but not its contents, so that it
@@ -93,7 +98,7 @@ impl Filesystem {
         inode: &Inode,
         act: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let _change = inode.contents.begin_change(inode.node())?;
+        let _change = inode.contents.begin_change(inode.node()?)?;
         act()
     }
 }

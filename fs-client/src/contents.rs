@@ -9,7 +9,7 @@
 //! moments is noticed only if it changed the length; else it goes unnoticed until the file
 //! changes again.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustix::io::Result;
 
 use crate::block::FileKey;
-use crate::source::{Stamp, Stat};
+use crate::source::{NodeFd, Stamp, Stat};
 
 /// The contents of one file.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Contents {
 /// A change of our own under way. Dropping it ends the change and takes the new stamp.
 pub(crate) struct Change<'a> {
     contents: &'a Contents,
-    node: BorrowedFd<'a>,
+    node: NodeFd,
     /// Type and permissions before the change.
     pub(crate) mode: u32,
 }
@@ -110,9 +110,9 @@ impl Contents {
     }
 
     /// Begins a change of our own.
-    pub(crate) fn begin_change<'a>(&'a self, node: BorrowedFd<'a>) -> Result<Change<'a>> {
+    pub(crate) fn begin_change(&self, node: NodeFd) -> Result<Change<'_>> {
         let mut state = self.state.lock();
-        let stat = Stat::of(node)?;
+        let stat = Stat::of(node.as_fd())?;
         if state.changes == 0 {
             self.compare(&mut state, &stat);
         }
@@ -143,7 +143,7 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         let mut state = self.contents.state.lock();
         state.changes -= 1;
-        let stat = Stat::of(self.node).ok();
+        let stat = Stat::of(self.node.as_fd()).ok();
         if let Some(stat) = stat
             && stat.size != self.contents.size.swap(stat.size, Ordering::SeqCst)
         {
@@ -170,7 +170,6 @@ fn new_key() -> FileKey {
 mod tests {
     use super::*;
     use std::io::Write as _;
-    use std::os::fd::AsFd as _;
 
     #[test]
     fn a_change_by_others_gives_a_new_key_and_an_own_one_does_not() {
@@ -178,8 +177,8 @@ mod tests {
         let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
         let key = contents.key();
 
-        let own = file.try_clone().unwrap();
-        let change = contents.begin_change(own.as_fd()).unwrap();
+        let own = NodeFd::from(file.try_clone().unwrap());
+        let change = contents.begin_change(own.clone()).unwrap();
         file.write_all(b"own").unwrap();
         contents.grow(3);
         drop(change);
@@ -195,10 +194,10 @@ mod tests {
     #[test]
     fn a_change_of_length_by_others_during_an_own_one_is_noticed() {
         let mut file = tempfile::tempfile().unwrap();
-        let own = file.try_clone().unwrap();
+        let own = NodeFd::from(file.try_clone().unwrap());
         let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
         let key = contents.key();
-        let change = contents.begin_change(own.as_fd()).unwrap();
+        let change = contents.begin_change(own.clone()).unwrap();
         file.write_all(b"another's").unwrap();
         drop(change);
         assert_ne!(contents.key(), key);
@@ -208,11 +207,11 @@ mod tests {
     #[test]
     fn a_change_by_others_is_not_hidden_by_an_own_one_that_follows() {
         let mut file = tempfile::tempfile().unwrap();
-        let own = file.try_clone().unwrap();
+        let own = NodeFd::from(file.try_clone().unwrap());
         let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
         let key = contents.key();
         file.write_all(b"another's").unwrap();
-        drop(contents.begin_change(own.as_fd()).unwrap());
+        drop(contents.begin_change(own.clone()).unwrap());
         assert_ne!(contents.key(), key);
     }
 }

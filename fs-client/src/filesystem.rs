@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::front::{Handles, Inode, Inodes, NodeId};
+use crate::handles::Handles;
+use crate::inodes::{Inode, Inodes, NodeId};
 use crate::local::{Flights, LocalCache};
 use crate::metrics::Metrics;
 use crate::remote::Tier;
-use crate::source::{Source, Stat};
+use crate::source::Source;
+// The words in which requests speak of files.
+pub(crate) use crate::source::{Durability, EntryKind, NewNode, NewTime, Stat, Timestamp};
 use crate::workers::Workers;
 
 /// Everything that one mount consists of.

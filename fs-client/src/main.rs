@@ -14,6 +14,8 @@ mod epochs;
 mod failure;
 mod filesystem;
 mod front;
+mod handles;
+mod inodes;
 mod keys;
 mod local;
 mod metrics;

@@ -9,9 +9,10 @@ use rustix::io::Errno;
 
 use crate::caller::acting_as;
 use crate::filesystem::{Caller, Filesystem, NodeEntry, Result};
-use crate::front::{FileHandle, HandleId, Inode, NodeId};
+use crate::handles::{FileHandle, HandleId};
+use crate::inodes::{Inode, NodeId};
 use crate::local::Sequence;
-use crate::source::{DirectFile, EntryKind, NewNode, Stat, WrittenFile};
+use crate::source::{DirectFile, EntryKind, NewNode, NodeFd, Stat, WrittenFile};
 
 /// An entry of a directory, as a listing shows it.
 pub(crate) struct ListedEntry<'a> {
@@ -26,7 +27,7 @@ impl Filesystem {
     /// Finds `name` in a directory. Counts as a look-up.
     pub(crate) fn look_up(&self, parent: NodeId, name: &CStr) -> Result<NodeEntry> {
         let parent = self.inode(parent)?;
-        let (node, stat) = self.source.look_up(parent.node(), name)?;
+        let (node, stat) = self.source.look_up(parent.node()?.as_fd(), name)?;
         Ok(self.told(node, &stat).1)
     }
 
@@ -47,8 +48,8 @@ impl Filesystem {
         node: NewNode<'_>,
         caller: Caller,
     ) -> Result<NodeEntry> {
-        let directory = self.inode(parent)?;
-        self.as_caller(caller, || self.source.make(directory.node(), name, node))?;
+        let directory = self.inode(parent)?.node()?;
+        self.as_caller(caller, || self.source.make(directory.as_fd(), name, node))?;
         self.look_up(parent, name)
     }
 
@@ -61,9 +62,9 @@ impl Filesystem {
         mode: u32,
         caller: Caller,
     ) -> Result<(NodeEntry, HandleId)> {
-        let directory = self.inode(parent)?;
+        let directory = self.inode(parent)?.node()?;
         let file =
-            self.as_caller(caller, || self.source.create(directory.node(), name, flags, mode))?;
+            self.as_caller(caller, || self.source.create(directory.as_fd(), name, flags, mode))?;
         let (node, stat) = self.source.name_of(file.as_fd())?;
         let (inode, entry) = self.told(node, &stat);
         let opened = self.open_created(&inode, flags, file);
@@ -77,17 +78,18 @@ impl Filesystem {
     /// Opens a regular file, and looks whether its contents are still those that are cached.
     pub(crate) fn open(&self, id: NodeId, flags: OFlags, caller: Caller) -> Result<HandleId> {
         let inode = self.inode(id)?;
+        let node = inode.node()?;
         if flags.contains(OFlags::TRUNC) {
-            self.change_whole(&inode, caller, || self.source.open_written(inode.node(), flags))?;
+            self.change_whole(&inode, caller, || self.source.open_written(node.as_fd(), flags))?;
         }
-        inode.contents.revalidate(inode.node())?;
+        inode.contents.revalidate(node.as_fd())?;
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let written = writes
-            .then(|| self.source.open_written(inode.node(), flags - OFlags::TRUNC))
+            .then(|| self.source.open_written(node.as_fd(), flags - OFlags::TRUNC))
             .transpose()?;
         let reads = !flags.contains(OFlags::WRONLY);
-        let direct = reads.then(|| self.source.open_direct(inode.node())).transpose()?;
-        Ok(self.add_handle(&inode, direct, written))
+        let direct = reads.then(|| self.source.open_direct(node.as_fd())).transpose()?;
+        Ok(self.add_handle(&inode, node, direct, written))
     }
 
     /// Closes a file.
@@ -98,14 +100,16 @@ impl Filesystem {
     /// Gives a file one more name. Counts as a look-up.
     pub(crate) fn link(&self, id: NodeId, parent: NodeId, name: &CStr) -> Result<NodeEntry> {
         let (inode, directory) = (self.inode(id)?, self.inode(parent)?);
-        self.keeping_contents(&inode, || self.source.link(inode.node(), directory.node(), name))?;
+        self.keeping_contents(&inode, || {
+            self.source.link(inode.node()?.as_fd(), directory.node()?.as_fd(), name)
+        })?;
         self.look_up(parent, name)
     }
 
     /// Removes a name.
     pub(crate) fn remove(&self, parent: NodeId, name: &CStr, kind: EntryKind) -> Result<()> {
         let directory = self.inode(parent)?;
-        let remove = || self.source.remove(directory.node(), name, kind);
+        let remove = || self.source.remove(directory.node()?.as_fd(), name, kind);
         match self.known_file(&directory, name) {
             // It may live on under another name.
             Some(inode) => self.keeping_contents(&inode, remove),
@@ -121,7 +125,9 @@ impl Filesystem {
         flags: u32,
     ) -> Result<()> {
         let (old, new) = (self.inode(from.0)?, self.inode(to.0)?);
-        let rename = || self.source.rename((old.node(), from.1), (new.node(), to.1), flags);
+        let rename = || {
+            self.source.rename((old.node()?.as_fd(), from.1), (new.node()?.as_fd(), to.1), flags)
+        };
         match self.known_file(&old, from.1) {
             Some(inode) => self.keeping_contents(&inode, rename),
             None => rename(),
@@ -130,13 +136,13 @@ impl Filesystem {
 
     /// Where a symbolic link points.
     pub(crate) fn read_link(&self, id: NodeId) -> Result<Vec<u8>> {
-        self.source.read_link(self.inode(id)?.node())
+        self.source.read_link(self.inode(id)?.node()?.as_fd())
     }
 
     /// Opens a directory.
     pub(crate) fn open_directory(&self, id: NodeId) -> Result<HandleId> {
         let inode = self.inode(id)?;
-        let stream = self.source.open_directory(inode.node())?;
+        let stream = self.source.open_directory(inode.node()?.as_fd())?;
         Ok(self.handles.add_directory(inode, stream))
     }
 
@@ -170,6 +176,7 @@ impl Filesystem {
         mut each: impl FnMut(ListedEntry<'_>, Option<NodeEntry>) -> bool,
     ) -> Result<()> {
         let directory = self.handles.directory(handle).ok_or(Errno::BADF)?;
+        let node = directory.inode.node()?;
         let (mut any, mut failed) = (false, None);
         self.list(handle, place, |listed| {
             // The kernel knows these two already, and does not count them.
@@ -177,7 +184,7 @@ impl Filesystem {
                 any = true;
                 return each(listed, None);
             }
-            let (node, stat) = match self.source.look_up(directory.inode.node(), listed.name) {
+            let (node, stat) = match self.source.look_up(node.as_fd(), listed.name) {
                 Ok(found) => found,
                 // Gone since it was listed.
                 Err(Errno::NOENT) => return true,
@@ -211,7 +218,7 @@ impl Filesystem {
     /// The regular file that the kernel knows under a name: what is done to a name moves the
     /// times of its file.
     fn known_file(&self, directory: &Inode, name: &CStr) -> Option<Arc<Inode>> {
-        let (_, stat) = self.source.look_up(directory.node(), name).ok()?;
+        let (_, stat) = self.source.look_up(directory.node().ok()?.as_fd(), name).ok()?;
         let known = self.inodes.by_identity(stat.identity)?;
         (known.file_type == FileType::RegularFile).then_some(known)
     }
@@ -225,9 +232,10 @@ impl Filesystem {
         if flags.contains(OFlags::TRUNC) {
             inode.contents.renew();
         }
-        inode.contents.revalidate(inode.node())?;
+        let node = inode.node()?;
+        inode.contents.revalidate(node.as_fd())?;
         let reads = !flags.contains(OFlags::WRONLY);
-        let direct = match self.source.open_direct(inode.node()) {
+        let direct = match self.source.open_direct(node.as_fd()) {
             _ if !reads => None,
             Ok(direct) => Some(direct),
             // The new file's mode may deny what the one who creates it was given.
@@ -235,17 +243,18 @@ impl Filesystem {
             Err(error) => return Err(error),
         };
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        Ok(self.add_handle(inode, direct, writes.then(|| WrittenFile::new(file))))
+        Ok(self.add_handle(inode, node, direct, writes.then(|| WrittenFile::new(file))))
     }
 
     fn add_handle(
         &self,
         inode: &Arc<Inode>,
+        node: NodeFd,
         direct: Option<DirectFile>,
         written: Option<WrittenFile>,
     ) -> HandleId {
         let (inode, sequence) = (inode.clone(), Sequence::default());
-        self.handles.add_file(FileHandle { inode, direct, written, sequence })
+        self.handles.add_file(FileHandle { inode, node, direct, written, sequence })
     }
 }
 

@@ -8,6 +8,7 @@
 //! A sequential reader has the blocks that follow brought in ahead of it.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 use crate::arena::{AlignedBuffer, Block, Empty, gather, scatter};
 use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, FileKey, Span, runs};
 use crate::filesystem::{Filesystem, Result};
-use crate::front::{FileHandle, HandleId};
+use crate::handles::{FileHandle, HandleId};
 use crate::local::Use;
 use crate::metrics::Layer;
 use crate::remote::Wanted;
@@ -111,7 +112,7 @@ impl Filesystem {
             return Err(Errno::BADF);
         }
         let contents = &handle.inode.contents;
-        let node = handle.inode.node();
+        let node = handle.node.as_fd();
         if offset.saturating_add(len as u64) > contents.size() {
             // Somebody else may have made it longer.
             contents.revalidate(node)?;

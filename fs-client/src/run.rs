@@ -15,8 +15,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::epochs::Epochs;
 use crate::failure::Failure;
 use crate::filesystem::{Filesystem, Settings};
+use crate::front::Device;
 use crate::front::fuse::FuseFront;
-use crate::front::{Device, Handles, Inodes};
+use crate::handles::Handles;
+use crate::inodes::Inodes;
 use crate::local::{Evicted, Flights, HELD_SHARE, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::unmount_at;
@@ -32,6 +34,9 @@ const READAHEAD_BLOCKS_MAX: usize = 256;
 /// Part of the cache's size that goes into remembering what was lent: 16 bytes a block, so that
 /// sixteen times the cache can be lent.
 const LENT_TABLE_SHARE: u64 = 16;
+
+/// Descriptors that are kept for files that nobody has open, at most.
+const RECENT_DESCRIPTORS_MAX: usize = 100_000;
 
 /// How long the last requests may take once nothing can come in any more.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
@@ -126,6 +131,10 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let root_stat =
         Stat::of(root.as_fd()).map_err(|error| Failure::system(std::io::Error::from(error)))?;
 
+    let nodes = source
+        .nodes(recent_descriptors_max())
+        .map_err(|error| Failure::system(std::io::Error::from(error)))?;
+
     let epochs = Arc::new(Epochs::new());
     let mut cache_bytes = plan.cache.bytes();
     let remote = match &plan.identity {
@@ -145,7 +154,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         .map_err(cannot("cannot reserve memory for the cache"))?;
     Ok(Filesystem {
         source,
-        inodes: Inodes::new(root, &root_stat),
+        inodes: Inodes::new(nodes, root, &root_stat),
         handles: Handles::default(),
         flights: Flights::default(),
         remote,
@@ -173,8 +182,8 @@ fn fuse_config(plan: &Plan) -> fuser::Config {
     config.acl = if plan.for_all_users { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(plan.threads);
     // One descriptor for all threads: a reply must go to the one that its request came from, and
-    // `parts.rs` knows this one only. A clone a thread measured no faster.
-    config.clone_fd = std::env::var_os("CLONE").is_some();
+    // `parts.rs` knows this one only. A clone for each thread measured no faster.
+    config.clone_fd = false;
     config
 }
 
@@ -229,7 +238,12 @@ fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
     }
 }
 
-/// Each known inode holds a descriptor.
+/// Half of what the process may have is for files that nobody has open.
+fn recent_descriptors_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 2).unwrap_or(usize::MAX).min(RECENT_DESCRIPTORS_MAX)
+}
+
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -4,7 +4,7 @@
 //! to what the source holds, or removed. A server's copies are forgotten before the write is
 //! acknowledged. A write that failed or came out short leaves no block in the cache.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use crate::block::Span;
 use crate::contents::Change;
 use crate::filesystem::{Caller, Filesystem, Result};
-use crate::front::{HandleId, Inode};
+use crate::handles::HandleId;
+use crate::inodes::Inode;
 use crate::source::{Durability, Stat};
 
 /// What a write asks for besides its data.
@@ -54,7 +55,7 @@ impl Filesystem {
     ) -> Result<usize> {
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
         let file = handle.written.as_ref().ok_or(Errno::BADF)?;
-        let change = handle.inode.contents.begin_change(handle.inode.node())?;
+        let change = handle.inode.contents.begin_change(handle.node.clone())?;
         self.drop_privileges_of(&handle.inode, &change, caller)?;
         match how.place {
             Place::At(offset) => {
@@ -121,7 +122,7 @@ impl Filesystem {
         self.change_whole(inode, caller, || {
             match open.as_deref().and_then(|open| open.written.as_ref()) {
                 Some(file) => rustix::fs::ftruncate(file.fd(), size),
-                None => self.source.truncate(inode.node(), size),
+                None => self.source.truncate(inode.node()?.as_fd(), size),
             }
         })
     }
@@ -157,7 +158,7 @@ impl Filesystem {
             return Err(Errno::BADF);
         }
         // Not through the descriptor for direct reads, which takes whole blocks only.
-        let read = self.source.reopen(source.inode.node(), OFlags::RDONLY)?;
+        let read = self.source.reopen(source.node.as_fd(), OFlags::RDONLY)?;
         let file = target.written.as_ref().ok_or(Errno::BADF)?;
         let (mut read_at, mut write_at) = (from.1, to.1);
         self.change_whole(&target.inode, caller, || {
@@ -191,7 +192,7 @@ impl Filesystem {
         act: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         // Its end takes the new size and stamp from the source.
-        let change = inode.contents.begin_change(inode.node())?;
+        let change = inode.contents.begin_change(inode.node()?)?;
         self.drop_privileges_of(inode, &change, caller)?;
         let result = act();
         // Also after an error, which may have come half way.
@@ -222,7 +223,7 @@ impl Filesystem {
         }
         mode &= !SET_UID;
         if mode != change.mode & 0o7777 && caller.uid != 0 && self.settings.act_as_caller {
-            self.source.change_mode(inode.node(), mode)?;
+            self.source.change_mode(inode.node()?.as_fd(), mode)?;
         }
         Ok(())
     }

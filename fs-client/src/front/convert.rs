@@ -6,8 +6,8 @@ use fuser::{FileAttr, INodeNo, TimeOrNow};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::NodeId;
-use crate::source::{NewTime, Stat, Timestamp};
+use crate::filesystem::{NewTime, Stat, Timestamp};
+use crate::inodes::NodeId;
 
 /// The one place where an error gets the number that the application sees.
 pub(super) fn errno(error: Errno) -> fuser::Errno {

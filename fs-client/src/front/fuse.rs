@@ -21,11 +21,11 @@ use rustix::io::Errno;
 
 use super::convert::{bare_attr, errno, file_attr, file_type, new_time};
 use super::parts::{Device, PartsReply};
-use super::{HandleId, NodeId};
 use crate::attributes::NewAttributes;
-use crate::filesystem::{Caller, Filesystem, Result};
+use crate::filesystem::{Caller, Durability, EntryKind, Filesystem, NewNode, Result};
+use crate::handles::HandleId;
+use crate::inodes::NodeId;
 use crate::names::c_name;
-use crate::source::{Durability, EntryKind, NewNode};
 use crate::write::{HowToWrite, Place};
 
 /// The filesystem as fuser calls it.

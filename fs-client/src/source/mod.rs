@@ -7,16 +7,19 @@
 mod attributes;
 mod file;
 mod names;
+mod node;
 mod stat;
 
 pub(crate) use attributes::NewTime;
 pub(crate) use file::{DirectFile, Durability, WrittenFile};
 pub(crate) use names::{EntryKind, NewNode};
+pub(crate) use node::{Node, NodeFd, Nodes};
 pub(crate) use stat::{Identity, Stamp, Stat, Timestamp};
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
@@ -53,6 +56,12 @@ impl Source {
     /// A descriptor of its own for the root.
     pub(crate) fn root(&self) -> Result<OwnedFd> {
         rustix::io::fcntl_dupfd_cloexec(&self.root, 3)
+    }
+
+    /// The table by which nodes are found again; it keeps `recent_max` descriptors at most.
+    pub(crate) fn nodes(&self, recent_max: usize) -> Result<Arc<Nodes>> {
+        let readable = self.open_directory(self.root.as_fd())?;
+        Ok(Nodes::new(readable, recent_max))
     }
 
     /// What statvfs(3) says of the filesystem that holds `node`.

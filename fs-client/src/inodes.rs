@@ -1,14 +1,13 @@
 //! The inodes that the kernel knows, by number and by identity.
 //!
-//! A file is one inode whatever its names, and its descriptor (O_PATH) keeps it, and with it its
-//! inode number, from being used for another file. The kernel counts its look-ups of an inode
+//! A file is one inode whatever its names. The kernel counts its look-ups of an inode
 //! and forgets as many; the count is kept under the lock of the identity's entry, so that a
 //! look-up and a forget that cross each other cannot lose it.
 //!
 //! Locks, in order: an entry of `by_identity`, then an entry of `by_id`, then `forgotten`.
 
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +19,8 @@ use rustix::fs::FileType;
 
 use crate::block::FileKey;
 use crate::contents::Contents;
-use crate::source::{Identity, Stamp, Stat};
+use crate::filesystem::Result;
+use crate::source::{Identity, Node, NodeFd, Nodes, Stamp, Stat};
 
 /// An inode's number on the mount: the source's own, where that is unambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,8 +36,8 @@ impl NodeId {
 pub(crate) struct Inode {
     pub(crate) id: NodeId,
     identity: Identity,
-    /// Names the inode without opening it.
-    node: OwnedFd,
+    /// The way to it.
+    node: Node,
     /// How often the kernel has looked it up. Changed under the identity's entry only.
     lookups: AtomicU64,
     /// What is cached of it. Of use for regular files only.
@@ -46,15 +46,19 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    /// The descriptor that names it.
-    pub(crate) fn node(&self) -> BorrowedFd<'_> {
-        self.node.as_fd()
+    /// A descriptor that names it.
+    ///
+    /// # Errors
+    /// `STALE` when it was removed, and is not open.
+    pub(crate) fn node(&self) -> Result<NodeFd> {
+        self.node.fd()
     }
 }
 
 /// All inodes that the kernel knows.
 #[derive(Debug)]
 pub(crate) struct Inodes {
+    nodes: Arc<Nodes>,
     by_identity: DashMap<Identity, Arc<Inode>>,
     by_id: DashMap<NodeId, Arc<Inode>>,
     /// What was cached of files that the kernel has forgotten since.
@@ -72,8 +76,10 @@ const FORGOTTEN_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero")
 
 impl Inodes {
     /// Knows the root alone.
-    pub(crate) fn new(root: OwnedFd, stat: &Stat) -> Self {
+    pub(crate) fn new(nodes: Arc<Nodes>, root: OwnedFd, stat: &Stat) -> Self {
+        let node = nodes.node(root);
         let inodes = Self {
+            nodes,
             by_identity: DashMap::new(),
             by_id: DashMap::new(),
             forgotten: Mutex::new(LruCache::new(FORGOTTEN_MAX)),
@@ -83,7 +89,7 @@ impl Inodes {
         let root = Arc::new(Inode {
             id: NodeId::ROOT,
             identity: stat.identity,
-            node: root,
+            node,
             lookups: AtomicU64::new(1),
             contents: Contents::new(stat),
             file_type: stat.file_type(),
@@ -119,7 +125,7 @@ impl Inodes {
                 let inode = Arc::new(Inode {
                     id: self.id_for(stat.identity),
                     identity: stat.identity,
-                    node,
+                    node: self.nodes.node(node),
                     lookups: AtomicU64::new(1),
                     contents,
                     file_type: stat.file_type(),
@@ -145,7 +151,10 @@ impl Inodes {
             return None;
         }
         // One without a name is never looked up again, and its number may be used again.
-        let has_name = || Stat::of(inode.node()).is_ok_and(|stat| stat.links > 0);
+        let has_name = || {
+            let stat = inode.node().and_then(|node| Stat::of(node.as_fd()));
+            stat.is_ok_and(|stat| stat.links > 0)
+        };
         if inode.file_type == FileType::RegularFile
             && let Some(stamped) = inode.contents.stamped()
             && has_name()
@@ -197,13 +206,13 @@ mod tests {
         let source = Source::open(dir.path()).unwrap();
         let root = source.root().unwrap();
         let stat = Stat::of(root.as_fd()).unwrap();
-        let inodes = Inodes::new(root, &stat);
+        let inodes = Inodes::new(source.nodes(100).unwrap(), root, &stat);
         (dir, source, inodes)
     }
 
     fn look_up(source: &Source, inodes: &Inodes, name: &std::ffi::CStr) -> Arc<Inode> {
         let root = inodes.by_id(NodeId::ROOT).unwrap();
-        let (node, stat) = source.look_up(root.node(), name).unwrap();
+        let (node, stat) = source.look_up(root.node().unwrap().as_fd(), name).unwrap();
         inodes.looked_up(node, &stat)
     }
 

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use super::inodes::Inode;
+use crate::inodes::Inode;
 use crate::local::Sequence;
-use crate::source::{DirectFile, WrittenFile};
+use crate::source::{DirectFile, NodeFd, WrittenFile};
 
 /// The number of an open file or directory. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub(crate) struct HandleId(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) struct FileHandle {
     pub(crate) inode: Arc<Inode>,
+    /// Keeps the file, should its last name be removed.
+    pub(crate) node: NodeFd,
     /// Present if it was opened for reading.
     pub(crate) direct: Option<DirectFile>,
     /// Present if it was opened for writing.
@@ -32,7 +34,7 @@ impl FileHandle {
         match (&self.written, &self.direct) {
             (Some(file), _) => file.fd(),
             (None, Some(file)) => file.fd(),
-            (None, None) => self.inode.node(),
+            (None, None) => self.node.as_fd(),
         }
     }
 }
