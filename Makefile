@@ -12,7 +12,7 @@ all:
 
 demo:
 	$(CARGO) build --release --workspace
-	target/release/rampool-bench demo
+	target/release/rampool-bench demo $(if $(DEMO_SOURCE),--source '$(DEMO_SOURCE)') $(if $(DEMO_DISK_IOPS),--disk-iops $(DEMO_DISK_IOPS))
 
 test: tools
 	$(CARGO) build --workspace

@@ -91,11 +91,11 @@ pub(crate) struct Micro {
 )]
 pub(crate) struct Demo {
     /// The directory to read [default: the Rust toolchain, 'rustc --print sysroot'].
-    #[arg(long, value_name = "DIR", env = "DEMO_SOURCE")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) source: Option<PathBuf>,
     /// Let the mount read so many times a second from the disk, like a network volume; needs root
     /// and a cgroup for block devices.
-    #[arg(long, value_name = "N", env = "DEMO_DISK_IOPS", value_parser = clap::value_parser!(u32).range(100..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..))]
     pub(crate) disk_iops: Option<u32>,
     /// How to print what was seen.
     #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]

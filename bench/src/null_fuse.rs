@@ -36,7 +36,7 @@ pub(crate) fn serve(mountpoint: &Path, bytes: usize, threads: usize) -> Result<(
     config.mount_options =
         vec![MountOption::FSName("null".to_owned()), MountOption::NoSuid, MountOption::NoDev];
     config.n_threads = Some(threads);
-    config.clone_fd = true;
+    config.clone_fd = false;
     let filesystem = NullFilesystem { memory: HugeMemory::random(bytes)? };
     let session = Session::new(filesystem, mountpoint, &config)
         .with_context(|| format!("cannot mount the null server at {}", mountpoint.display()))?

@@ -49,7 +49,12 @@ impl Mounted {
 
     /// Mounts it and waits until the mount answers.
     pub(crate) fn mount(&mut self, options: &[&str]) {
-        let mut daemon = rampool()
+        self.mount_with(rampool(), options);
+    }
+
+    /// Mounts it by `program`, which passes its arguments on to rampool.
+    pub(crate) fn mount_with(&mut self, mut program: Command, options: &[&str]) {
+        let mut daemon = program
             .arg("mount")
             .args([&self.source, &self.mountpoint])
             .args(["--cache-size", SMALL_CACHE])

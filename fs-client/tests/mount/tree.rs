@@ -76,6 +76,37 @@ fn a_change_behind_the_mount_is_seen_at_the_next_open() {
     assert_eq!((bytes[0], bytes[99], bytes[100], bytes[8000]), (4, 4, 3, 5));
 }
 
+#[test]
+fn far_more_files_are_known_than_may_be_open() {
+    if !rustix::process::geteuid().is_root() {
+        // File handles are for root; others hold a descriptor for each file.
+        return;
+    }
+    let mut mounted = Mounted::prepare();
+    for n in 0..2_000 {
+        fs::write(mounted.source.join(format!("f{n}")), format!("{n}")).unwrap();
+    }
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 200 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_rampool")]);
+    mounted.mount_with(limited, &[]);
+    for _ in 0..2 {
+        for n in 0..2_000 {
+            let path = mounted.path(&format!("f{n}"));
+            assert_eq!(fs::read_to_string(path).unwrap(), n.to_string());
+        }
+    }
+    assert!(mounted.number("/cache/known_inodes") >= 2_000);
+    // One that is open outlives its name, and its descriptor in the daemon.
+    let held = File::open(mounted.path("f7")).unwrap();
+    fs::remove_file(mounted.path("f7")).unwrap();
+    for n in 100..1_000 {
+        fs::metadata(mounted.path(&format!("f{n}"))).unwrap();
+    }
+    assert_eq!(held.metadata().unwrap().nlink(), 0);
+    assert_eq!(std::io::read_to_string(held).unwrap(), "7");
+    mounted.unmount();
+}
+
 /// Does the same random things to the mount and to a plain directory.
 fn operate(mounted: &Mounted, seed: u64, steps: usize) {
     let plain = tempfile::tempdir().unwrap();
