@@ -51,7 +51,7 @@ pub(crate) struct MountArgs {
     pub(crate) source: PathBuf,
     /// Where to mount it: an empty directory, or SOURCE itself
     pub(crate) mountpoint: PathBuf,
-    /// Memory for the local cache, with all that belongs to it
+    /// Memory for the local cache, with all that belongs to it [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub(crate) cache_size: Option<String>,
     /// A server that lends memory; may be given several times [port: 7167]
@@ -60,10 +60,10 @@ pub(crate) struct MountArgs {
     /// The directory with this machine's ca.pem, cert.pem and key.pem; needed for --server
     #[arg(long, value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
-    /// Seconds for which the kernel may use names and attributes without asking again
+    /// Seconds after which changes behind the mount are seen at the latest [default: 1]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) attr_timeout: Option<f64>,
-    /// Threads that take requests from the kernel
+    /// Threads that take requests from the kernel [default: one a CPU, 2 to 8]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Mount options: ro, nosuid, noexec, noatime, ... or any long option as name=value

@@ -149,8 +149,16 @@ fn all_reports() -> Result<Vec<Value>, Failure> {
     entries
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("mount-"))
-        // One that a dead daemon left is none.
-        .filter_map(|entry| fetch(&entry.path()).ok())
+        .filter_map(|entry| match fetch(&entry.path()) {
+            Ok(document) => Some(document),
+            Err(error) => {
+                // One that a dead daemon left is in nobody's way, but for the eye's.
+                if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                    let _ = std::fs::remove_file(entry.path());
+                }
+                None
+            }
+        })
         .map(|document| parse(&document))
         .collect()
 }
