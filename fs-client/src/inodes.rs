@@ -16,10 +16,10 @@ use dashmap::mapref::entry::Entry;
 use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::FileType;
+use rustix::io::Result;
 
 use crate::block::FileKey;
 use crate::contents::Contents;
-use crate::filesystem::Result;
 use crate::source::{Identity, Node, NodeFd, Nodes, Stamp, Stat};
 
 /// An inode's number on the mount: the source's own, where that is unambiguous.
