@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Where to listen, as ADDRESS[:PORT]; port 0 takes any free one
+    /// Where to listen: ADDRESS or ADDRESS:PORT; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen())]
     listen: String,
 
