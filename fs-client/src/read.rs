@@ -93,6 +93,7 @@ impl Filesystem {
             return;
         }
 
+        handle.sequence.missed();
         if let Some(span) = ahead.bring {
             self.bring_ahead(&handle, span);
         }
@@ -296,9 +297,12 @@ impl Filesystem {
     fn bring_ahead(self: &Arc<Self>, handle: &Arc<FileHandle>, span: Span) {
         let (this, handle) = (self.clone(), handle.clone());
         self.workers.try_hand_over(move || {
-            // Nobody waits for it; a reader that comes for it meets the error itself.
             let file = handle.inode.contents.key();
-            let _ = this.bring(&handle, file, span, Vec::new(), Use::Stream);
+            // Nobody waits for it; a reader that comes for it meets the error itself.
+            if let Ok((_, Layer::Local)) = this.bring(&handle, file, span, Vec::new(), Use::Stream)
+            {
+                handle.sequence.all_here();
+            }
         });
     }
 }

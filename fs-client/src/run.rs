@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::block::BLOCK_SIZE;
 use crate::epochs::Epochs;
 use crate::failure::Failure;
 use crate::filesystem::{Filesystem, Settings};
@@ -19,7 +20,7 @@ use crate::front::Device;
 use crate::front::fuse::FuseFront;
 use crate::handles::Handles;
 use crate::inodes::Inodes;
-use crate::local::{Evicted, Flights, HELD_SHARE, LocalCache};
+use crate::local::{Evicted, Flights, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::unmount_at;
 use crate::plan::Plan;
@@ -34,6 +35,9 @@ const READAHEAD_BLOCKS_MAX: usize = 256;
 /// Part of the cache's size that goes into remembering what was lent: 16 bytes a block, so that
 /// sixteen times the cache can be lent.
 const LENT_TABLE_SHARE: u64 = 16;
+
+/// Part of the cache's blocks that may wait to be sent.
+const QUEUE_SHARE: usize = 32;
 
 /// Descriptors that are kept for files that nobody has open, at most.
 const RECENT_DESCRIPTORS_MAX: usize = 100_000;
@@ -137,12 +141,13 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
 
     let epochs = Arc::new(Epochs::new());
     let mut cache_bytes = plan.cache.bytes();
+    let mut queue_max = 0;
     let remote = match &plan.identity {
         None => Tier::none(epochs.clone()),
         Some(identity) => {
             let table_bytes = cache_bytes / LENT_TABLE_SHARE;
             cache_bytes -= table_bytes;
-            let queue_max = cache_bytes as usize / crate::block::BLOCK_SIZE / HELD_SHARE;
+            queue_max = cache_bytes as usize / BLOCK_SIZE / QUEUE_SHARE;
             Tier::start(&plan.servers, identity, epochs.clone(), queue_max, table_bytes as usize)
                 .map_err(cannot("cannot start the connections to servers"))?
         }
@@ -150,7 +155,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let remote = Arc::new(remote);
     let lend_to = remote.clone();
     let evicted = move |Evicted { key, block, seen }| lend_to.offer(Offer { key, block, seen });
-    let cache = LocalCache::new(cache_bytes, epochs, evicted)
+    let cache = LocalCache::new(cache_bytes, epochs, queue_max, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
     Ok(Filesystem {
         source,

@@ -22,9 +22,6 @@ const SHARDS_MAX: usize = 16;
 /// A shard of fewer blocks would evict by chance rather than by use.
 const SHARD_BLOCKS_MIN: usize = 1024;
 
-/// The part of all blocks that may have been evicted and still be held by whoever took them.
-pub(crate) const HELD_SHARE: usize = 32;
-
 /// The blocks that are in memory.
 pub(crate) struct LocalCache {
     arena: &'static Arena,
@@ -69,14 +66,15 @@ pub(crate) const fn metadata_bytes_per_block() -> usize {
 
 impl LocalCache {
     /// A cache that uses `cache_bytes` with its index; what falls out of it is given to
-    /// `evicted`, which must not block, may drop it, and holds one block in [`HELD_SHARE`] at
-    /// most. `epochs` counts the writes.
+    /// `evicted`, which must not block, may drop it, and holds `held_max` blocks at most. `epochs`
+    /// counts the writes.
     ///
     /// # Errors
     /// Those of mmap(2).
     pub(crate) fn new(
         cache_bytes: u64,
         epochs: Arc<Epochs>,
+        held_max: usize,
         evicted: impl Fn(Evicted) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let blocks = cache_bytes / (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
@@ -87,7 +85,7 @@ impl LocalCache {
             shards: (0..shards).map(|_| Mutex::new(Box::new(Lru::new()) as Shard)).collect(),
             epochs,
             evicted: Box::new(evicted),
-            reserve: slots as usize / HELD_SHARE,
+            reserve: held_max,
         })
     }
 

@@ -10,6 +10,6 @@ mod policy;
 mod sequence;
 mod window;
 
-pub(crate) use cache::{Evicted, HELD_SHARE, LocalCache, Use, metadata_bytes_per_block};
+pub(crate) use cache::{Evicted, LocalCache, Use, metadata_bytes_per_block};
 pub(crate) use flights::Flights;
 pub(crate) use sequence::Sequence;

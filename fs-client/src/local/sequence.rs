@@ -2,7 +2,8 @@
 //!
 //! The kernel reads nothing ahead of a file that it does not cache, so the client does. One
 //! reader of one open file is followed; the window doubles as it goes on and starts anew when it
-//! jumps.
+//! jumps. A reader of what is here already needs nothing ahead: once a whole window turns out to
+//! be in the cache, no other is looked at until a read misses.
 
 use parking_lot::Mutex;
 
@@ -35,6 +36,8 @@ struct State {
     /// The end of what was brought in ahead.
     brought: BlockIndex,
     window: usize,
+    /// The last window was in the cache as a whole, and no read has missed since.
+    warm: bool,
 }
 
 impl Sequence {
@@ -53,6 +56,9 @@ impl Sequence {
         if state.streak <= len as u64 || window_max == 0 {
             return Ahead { how: Use::Random, bring: None };
         }
+        if state.warm {
+            return Ahead { how: Use::Stream, bring: None };
+        }
 
         let here = BlockIndex(end.div_ceil(BLOCK_SIZE as u64));
         let file_end = size.div_ceil(BLOCK_SIZE as u64);
@@ -68,6 +74,17 @@ impl Sequence {
         let count = (file_end.saturating_sub(first.0) as usize).min(state.window);
         state.brought = first.plus(count);
         Ahead { how: Use::Stream, bring: (count > 0).then_some(Span { first, count }) }
+    }
+
+    /// A window that was to be brought in was in the cache already. Looking the next ones up
+    /// too would cost a reader of cached blocks as much as its reads.
+    pub(crate) fn all_here(&self) {
+        self.state.lock().warm = true;
+    }
+
+    /// A read missed: what follows it may be missing too.
+    pub(crate) fn missed(&self) {
+        self.state.lock().warm = false;
     }
 }
 
@@ -99,6 +116,24 @@ mod tests {
             }
             assert!(n == 0 || brought > n + 1, "block {n} was read before it was brought");
         }
+    }
+
+    #[test]
+    fn a_stream_of_cached_blocks_brings_nothing_until_it_misses() {
+        let sequence = Sequence::default();
+        let note = |n: u64| sequence.note(n * 4096, 4096, SIZE, 256);
+        note(0);
+        assert!(note(1).bring.is_some(), "not known yet");
+        sequence.all_here();
+        for n in 2..1_000 {
+            assert_eq!(note(n), Ahead { how: Use::Stream, bring: None });
+        }
+        sequence.missed();
+        assert_eq!(note(1_000).bring.unwrap().first, BlockIndex(1_001));
+        sequence.all_here();
+        note(0);
+        note(1);
+        assert!(note(2).bring.is_some(), "another place is another stream");
     }
 
     #[test]

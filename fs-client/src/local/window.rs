@@ -98,7 +98,6 @@ impl Drop for WriteWindow<'_> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use super::super::cache::HELD_SHARE;
     use super::*;
     use crate::block::BlockIndex;
     use crate::epochs::Epochs;
@@ -106,7 +105,7 @@ mod tests {
     const FILE: FileKey = FileKey(1);
 
     fn cache() -> LocalCache {
-        LocalCache::new(1 << 20, Arc::new(Epochs::new()), drop).unwrap()
+        LocalCache::new(1 << 20, Arc::new(Epochs::new()), 0, drop).unwrap()
     }
 
     fn key(n: u64) -> BlockKey {
@@ -170,9 +169,10 @@ mod tests {
 
     #[test]
     fn what_is_evicted_is_handed_over_and_its_slot_comes_back() {
+        const HELD_MAX: usize = 2;
         let gone = Arc::new(Mutex::new(Vec::new()));
         let sink = gone.clone();
-        let cache = LocalCache::new(64 * 4200, Arc::new(Epochs::new()), move |evicted| {
+        let cache = LocalCache::new(64 * 4200, Arc::new(Epochs::new()), HELD_MAX, move |evicted| {
             sink.lock().unwrap().push((evicted.key, evicted.block[0]));
         })
         .unwrap();
@@ -181,7 +181,7 @@ mod tests {
             fill(&cache, n, n as u8);
         }
         let gone = gone.lock().unwrap();
-        let reserve = capacity / HELD_SHARE as u64;
+        let reserve = HELD_MAX as u64;
         let expected: Vec<_> = (0..3 + reserve).map(|n| (key(n), n as u8)).collect();
         assert_eq!(*gone, expected);
         assert_eq!(cache.blocks() as u64, capacity - reserve);
