@@ -172,7 +172,24 @@ pub(crate) fn gather(blocks: &[Block], range: Range<usize>) -> Vec<IoSlice<'_>> 
         .collect()
 }
 
+impl SlotId {
+    /// Its place in the arena, counted from 0.
+    pub(crate) fn number(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The slot behind it in memory; there may be none.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl Block {
+    /// Which slot it is in.
+    pub(crate) fn slot(&self) -> SlotId {
+        self.slot
+    }
+
     /// Gives up the guard but not the hold: the index keeps only the slot's number.
     pub(crate) fn into_slot(self) -> SlotId {
         let slot = self.slot;

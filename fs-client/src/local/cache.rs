@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::lru::Lru;
+use super::owners::Owners;
 use super::policy::Policy;
 use crate::arena::{Arena, Block, Empty, SlotId};
 use crate::block::{BLOCK_SIZE, BlockKey, FileKey, Span};
@@ -27,6 +28,7 @@ pub(crate) struct LocalCache {
     arena: &'static Arena,
     shards: Box<[Mutex<Shard>]>,
     pub(super) epochs: Arc<Epochs>,
+    owners: Owners,
     evicted: Box<dyn Fn(Evicted) + Send + Sync>,
     /// Slots that are kept free, for as many evicted blocks as their taker may hold.
     reserve: usize,
@@ -59,9 +61,9 @@ struct Cached {
 
 /// Bytes that the index keeps for each block beside its 4 KiB, at the worst: the list node (40,
 /// allocated as 48), the hash table (two pointers and a control byte an entry, at the lowest load
-/// after growing: 17 / 0.4375), the holders' count and the free list (4 each).
+/// after growing: 17 / 0.4375), the holders' count and the free list (4 each), the owner (17).
 pub(crate) const fn metadata_bytes_per_block() -> usize {
-    48 + 39 + 4 + 4
+    48 + 39 + 4 + 4 + 17
 }
 
 impl LocalCache {
@@ -84,6 +86,7 @@ impl LocalCache {
             arena: Arena::new(slots)?,
             shards: (0..shards).map(|_| Mutex::new(Box::new(Lru::new()) as Shard)).collect(),
             epochs,
+            owners: Owners::new(slots as usize),
             evicted: Box::new(evicted),
             reserve: held_max,
         })
@@ -94,13 +97,21 @@ impl LocalCache {
         self.share(&mut **self.shard(key).lock(), key, use_)
     }
 
-    /// Looks up a span: the blocks from its start that are here, up to the first that is not.
+    /// Looks up a span: the blocks from its start that are here, up to the first that is not. A
+    /// stream is first looked for in neighbouring slots.
     pub(crate) fn get_leading(&self, file: FileKey, span: Span, use_: Use, found: &mut Vec<Block>) {
         let mut keys = span.keys(file).peekable();
         while let Some(&first) = keys.peek() {
             let mut shard = self.shard(first).lock();
             while let Some(key) = keys.next_if(|key| key.group() == first.group()) {
-                match self.share(&mut **shard, key, use_) {
+                let near = found.last().map(|block| block.slot().next());
+                let block = match near.filter(|_| use_ == Use::Stream) {
+                    Some(slot) if self.owners.holds(slot, key) => {
+                        Some(Block::share(self.arena, slot))
+                    }
+                    _ => self.share(&mut **shard, key, use_),
+                };
+                match block {
                     Some(block) => found.push(block),
                     None => return,
                 }
@@ -147,6 +158,7 @@ impl LocalCache {
             let streamed = use_ == Use::Stream;
             let cached = Cached { slot: block.into_slot(), streamed };
             let replaced = shard.insert(key, cached);
+            self.moved(key, Some(cached), replaced);
             drop(shard);
             self.release(replaced);
         }
@@ -166,19 +178,23 @@ impl LocalCache {
     /// nobody can change the index; else removes what is there.
     pub(super) fn replace_if(&self, key: BlockKey, block: Block, still: impl FnOnce() -> bool) {
         let mut shard = self.shard(key).lock();
-        let replaced = if still() {
+        let (cached, replaced) = if still() {
             let cached = Cached { slot: block.into_slot(), streamed: false };
-            shard.insert(key, cached)
+            (Some(cached), shard.insert(key, cached))
         } else {
-            shard.remove(key)
+            (None, shard.remove(key))
         };
+        self.moved(key, cached, replaced);
         drop(shard);
         self.release(replaced);
     }
 
     /// Removes a block whose bytes are not the source's any more.
     pub(super) fn remove(&self, key: BlockKey) {
-        let removed = self.shard(key).lock().remove(key);
+        let mut shard = self.shard(key).lock();
+        let removed = shard.remove(key);
+        self.moved(key, None, removed);
+        drop(shard);
         self.release(removed);
     }
 
@@ -198,7 +214,11 @@ impl LocalCache {
             let victim = {
                 let mut shard = self.shards[(start + n) % self.shards.len()].lock();
                 // Observed under the lock: a write that has ended has replaced the block already.
-                shard.evict().map(|(key, cached)| (key, cached, self.epochs.observe(key)))
+                let victim = shard.evict(&mut |cached| self.owners.take_used(cached.slot));
+                victim.map(|(key, cached)| {
+                    self.moved(key, None, Some(cached));
+                    (key, cached, self.epochs.observe(key))
+                })
             };
             let Some((key, cached, seen)) = victim else { continue };
             let block = Block::from_slot(self.arena, cached.slot);
@@ -211,6 +231,16 @@ impl LocalCache {
             return true;
         }
         false
+    }
+
+    /// Notes, under the shard's lock, where the block `key` is now and where it was.
+    fn moved(&self, key: BlockKey, to: Option<Cached>, from: Option<Cached>) {
+        if let Some(from) = from {
+            self.owners.clear(from.slot);
+        }
+        if let Some(to) = to {
+            self.owners.set(to.slot, key);
+        }
     }
 
     fn release(&self, cached: Option<Cached>) {

@@ -6,6 +6,7 @@
 mod cache;
 mod flights;
 mod lru;
+mod owners;
 mod policy;
 mod sequence;
 mod window;

@@ -23,8 +23,10 @@ pub(crate) trait Policy<V: Copy>: Send {
     /// Forgets `key`: its contents are gone, which says nothing about its use.
     fn remove(&mut self, key: BlockKey) -> Option<V>;
 
-    /// Gives up the block that is worth least. None only when it holds none.
-    fn evict(&mut self) -> Option<(BlockKey, V)>;
+    /// Gives up the block that is worth least. None only when it holds none. `used` says of a
+    /// block whether it was used, since this was last asked, in a way that [`Policy::get`] did
+    /// not see.
+    fn evict(&mut self, used: &mut dyn FnMut(V) -> bool) -> Option<(BlockKey, V)>;
 
     /// How many blocks it holds.
     fn len(&self) -> usize;

@@ -172,7 +172,7 @@ mod tests {
         const HELD_MAX: usize = 2;
         let gone = Arc::new(Mutex::new(Vec::new()));
         let sink = gone.clone();
-        let cache = LocalCache::new(64 * 4200, Arc::new(Epochs::new()), HELD_MAX, move |evicted| {
+        let cache = LocalCache::new(64 * 4220, Arc::new(Epochs::new()), HELD_MAX, move |evicted| {
             sink.lock().unwrap().push((evicted.key, evicted.block[0]));
         })
         .unwrap();
@@ -185,5 +185,31 @@ mod tests {
         let expected: Vec<_> = (0..3 + reserve).map(|n| (key(n), n as u8)).collect();
         assert_eq!(*gone, expected);
         assert_eq!(cache.blocks() as u64, capacity - reserve);
+    }
+
+    #[test]
+    fn a_stream_finds_what_the_index_holds_and_nothing_else() {
+        let cache = LocalCache::new(64 * 4220, Arc::new(Epochs::new()), 0, drop).unwrap();
+        let read = |from: u64, count: usize| {
+            let mut found = Vec::new();
+            let span = Span { first: BlockIndex(from), count };
+            cache.get_leading(FILE, span, Use::Stream, &mut found);
+            found.iter().map(|block| block[0]).collect::<Vec<_>>()
+        };
+        for n in 0..20 {
+            fill(&cache, n, n as u8);
+        }
+        assert_eq!(read(3, 10), (3..13).collect::<Vec<u8>>());
+        // A block that moved elsewhere, and one that went.
+        cache.begin_write(FILE, Span::of(5 * 4096, 4096)).update(5 * 4096, &[99; 4096]);
+        assert_eq!(read(3, 5), [3, 4, 99, 6, 7]);
+        drop(cache.begin_write(FILE, Span::of(6 * 4096, 4096)));
+        assert_eq!(read(3, 5), [3, 4, 99]);
+        // The same slots, given to blocks of the same numbers of another file.
+        for n in 100..100 + cache.capacity_blocks() as u64 {
+            fill(&cache, n, n as u8);
+        }
+        assert_eq!(read(0, 20), [0; 0]);
+        assert_eq!(read(110, 3), [110, 111, 112]);
     }
 }
