@@ -78,8 +78,8 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
         .map_err(system("cannot start a thread"))?;
 
     let filesystem = Arc::new(build(plan)?);
-    let device = Arc::new(Device::default());
-    let front = FuseFront::new(filesystem.clone(), device.clone());
+    let device = Device::new();
+    let front = FuseFront::new(filesystem.clone(), device);
     let session = Session::new(front, &plan.mountpoint, &fuse_config(plan))
         .map_err(|error| cannot_mount(&plan.mountpoint, &error))?;
     device.set(session.as_fd()).map_err(system("cannot copy a descriptor"))?;

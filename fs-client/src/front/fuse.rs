@@ -31,7 +31,7 @@ use crate::write::{HowToWrite, Place};
 /// The filesystem as fuser calls it.
 pub(crate) struct FuseFront {
     filesystem: Arc<Filesystem>,
-    device: Arc<Device>,
+    device: &'static Device,
 }
 
 /// How files are opened towards the kernel: past its page cache, with parallel writes, and with
@@ -45,7 +45,7 @@ const GENERATION: Generation = Generation(0);
 
 impl FuseFront {
     /// `device` is given the session's descriptor before the session runs.
-    pub(crate) fn new(filesystem: Arc<Filesystem>, device: Arc<Device>) -> Self {
+    pub(crate) fn new(filesystem: Arc<Filesystem>, device: &'static Device) -> Self {
         Self { filesystem, device }
     }
 
@@ -288,7 +288,7 @@ impl fuser::Filesystem for FuseFront {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let reply = PartsReply::new(reply, req.unique(), self.device.clone());
+        let reply = PartsReply::new(reply, req.unique(), self.device);
         self.filesystem.read(handle(fh), offset, size as usize, reply);
     }
 

@@ -8,7 +8,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use fuser::{ReplyData, RequestId};
 use rustix::io::Errno;
@@ -24,12 +24,17 @@ pub(crate) struct Device(OnceLock<OwnedFd>);
 pub(super) struct PartsReply {
     reply: ReplyData,
     request: RequestId,
-    device: Arc<Device>,
+    device: &'static Device,
 }
 
 const HEADER_BYTES: usize = 16;
 
 impl Device {
+    /// One that lives as long as the process, and costs a reply no count of its holders.
+    pub(crate) fn new() -> &'static Self {
+        Box::leak(Box::default())
+    }
+
     /// Takes a copy of the session's descriptor.
     ///
     /// # Errors
@@ -42,7 +47,7 @@ impl Device {
 }
 
 impl PartsReply {
-    pub(super) fn new(reply: ReplyData, request: RequestId, device: Arc<Device>) -> Self {
+    pub(super) fn new(reply: ReplyData, request: RequestId, device: &'static Device) -> Self {
         Self { reply, request, device }
     }
 }
