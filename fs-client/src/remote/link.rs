@@ -190,10 +190,12 @@ async fn serve(
 
     let under_way = Rc::new(UnderWay::default());
     let result = tokio::select! {
-        result = read_lending(connection, server, &mut tell) => result,
-        result = send_gets(shared, &under_way, gets_out, &mut inbox.gets) => result,
-        result = send_puts(shared, &under_way, puts_out, &mut inbox.puts) => result,
+        // Polled in this order at every turn: what a reader waits for comes first.
+        biased;
         result = read_answers(shared, &under_way, gets_in) => result,
+        result = send_gets(shared, &under_way, gets_out, &mut inbox.gets) => result,
+        result = read_lending(connection, server, &mut tell) => result,
+        result = send_puts(shared, &under_way, puts_out, &mut inbox.puts) => result,
         result = read_answers(shared, &under_way, puts_in) => result,
     };
     // A lost connection breaks all of them at once; it says more than they do.
