@@ -8,10 +8,11 @@
 //! Handles take CAP_DAC_READ_SEARCH, and a filesystem that has them. Without, and for other
 //! mounts below the source, the descriptor is held.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
@@ -20,14 +21,20 @@ use rustix::io::{Errno, Result};
 pub(crate) struct Nodes {
     /// None where handles cannot be used.
     root: Option<Root>,
-    recent: Mutex<VecDeque<NodeFd>>,
+    recent: Mutex<LruCache<NodeNumber, NodeFd>>,
     recent_max: usize,
+    next: AtomicU64,
 }
+
+/// Tells nodes apart, in the order in which they were met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct NodeNumber(u64);
 
 /// A file, directory or other thing of the source.
 #[derive(Debug)]
 pub(crate) struct Node {
     nodes: Arc<Nodes>,
+    number: NodeNumber,
     anchor: Anchor,
     /// Its descriptor, while anybody has it.
     current: Mutex<Weak<OwnedFd>>,
@@ -83,8 +90,8 @@ impl Nodes {
         if let Err(error) = &usable {
             tracing::debug!(%error, "no file handles: each known file holds a descriptor");
         }
-        let recent = Mutex::new(VecDeque::new());
-        Arc::new(Self { root: usable.ok(), recent, recent_max })
+        let recent = Mutex::new(LruCache::unbounded());
+        Arc::new(Self { root: usable.ok(), recent, recent_max, next: AtomicU64::new(0) })
     }
 
     /// A way back to what `fd` names.
@@ -94,22 +101,23 @@ impl Nodes {
             let (handle, mount) = handle_of(fd.as_fd()).ok()?;
             (mount == root.mount).then_some(handle)
         });
+        let number = NodeNumber(self.next.fetch_add(1, Ordering::Relaxed));
         let current = Mutex::new(Arc::downgrade(&fd.0));
         let anchor = match handle {
             Some(handle) => {
-                self.keep(fd);
+                self.keep(number, fd);
                 Anchor::Handle(handle)
             }
             None => Anchor::Held(fd),
         };
-        Node { nodes: self.clone(), anchor, current }
+        Node { nodes: self.clone(), number, anchor, current }
     }
 
     /// Keeps a descriptor for a while, in place of the one that was kept the longest.
-    fn keep(&self, fd: NodeFd) {
+    fn keep(&self, number: NodeNumber, fd: NodeFd) {
         let mut recent = self.recent.lock();
-        let oldest = (recent.len() >= self.recent_max).then(|| recent.pop_front());
-        recent.push_back(fd);
+        let oldest = (recent.len() >= self.recent_max).then(|| recent.pop_lru());
+        recent.put(number, fd);
         drop(recent);
         // Closed here, without the lock.
         drop(oldest);
@@ -134,7 +142,7 @@ impl Node {
         let fd = NodeFd(Arc::new(root.open(handle)?));
         *current = Arc::downgrade(&fd.0);
         drop(current);
-        self.nodes.keep(fd.clone());
+        self.nodes.keep(self.number, fd.clone());
         Ok(fd)
     }
 }
@@ -143,6 +151,15 @@ impl Node {
 impl From<std::fs::File> for NodeFd {
     fn from(file: std::fs::File) -> Self {
         Self(Arc::new(file.into()))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A removed file gives its space back only when no descriptor is left.
+        let kept = self.nodes.recent.lock().pop(&self.number);
+        // Closed here, without the lock.
+        drop(kept);
     }
 }
 
@@ -247,5 +264,12 @@ mod tests {
         assert!(known[5].0.fd().is_ok(), "removed, but somebody holds on to it");
         drop(held);
         assert_eq!(known[6].0.fd().unwrap_err(), Errno::STALE);
+
+        let last = known[19].0.fd().unwrap();
+        let descriptor = Arc::downgrade(&last.0);
+        drop(last);
+        assert!(descriptor.upgrade().is_some(), "kept for the next who asks");
+        drop(known);
+        assert!(descriptor.upgrade().is_none(), "but not longer than the node is known");
     }
 }
