@@ -12,6 +12,7 @@ mod lies;
 mod parallel;
 mod pool;
 mod servers;
+mod space;
 mod support;
 mod tree;
 mod user;
