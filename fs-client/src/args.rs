@@ -28,6 +28,12 @@ pub(crate) enum Command {
     Umount {
         /// Where it is mounted
         mountpoint: PathBuf,
+        /// Take it out of the tree now, and end it when the last file on it is closed
+        #[arg(short, long)]
+        lazy: bool,
+        /// Fail what is under way, should the daemon or the source not answer any more
+        #[arg(short, long)]
+        force: bool,
     },
     /// Show what the mounts of this machine do
     Status {
@@ -63,6 +69,15 @@ pub(crate) struct MountArgs {
     /// Seconds after which changes behind the mount are seen at the latest [default: 1]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) attr_timeout: Option<f64>,
+    /// Seconds for which the kernel may use a name without asking again [default: 1]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) entry_timeout: Option<f64>,
+    /// Seconds for which a name that was not there is taken to be missing [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) negative_timeout: Option<f64>,
+    /// How fresh what is cached must be: within the timeouts, or asked for at every read
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) cache: Option<CacheMode>,
     /// Threads that take requests from the kernel [default: one a CPU, 2 to 8]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -102,6 +117,15 @@ pub(crate) enum KeysCommand {
         /// A pool's directory, or one machine's
         dir: PathBuf,
     },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheMode {
+    /// Changes behind the mount are seen at the next open, and within the timeouts
+    #[default]
+    Timed,
+    /// Changes behind the mount are seen at once: all timeouts are 0
+    Strict,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

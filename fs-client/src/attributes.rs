@@ -3,10 +3,15 @@
 use std::ffi::CStr;
 use std::os::fd::AsFd as _;
 
+use rustix::io::Errno;
+
 use crate::filesystem::{Caller, Filesystem, Result};
 use crate::handles::HandleId;
 use crate::inodes::{Inode, NodeId};
 use crate::source::{NewTime, Stat};
+
+/// The extended attributes by which POSIX ACLs are kept.
+const ACLS: [&CStr; 2] = [c"system.posix_acl_access", c"system.posix_acl_default"];
 
 /// Attributes to change; what is absent stays.
 #[derive(Clone, Copy, Debug)]
@@ -58,12 +63,25 @@ impl Filesystem {
 
     /// The value of an extended attribute; an empty buffer asks for its length.
     pub(crate) fn get_xattr(&self, id: NodeId, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
-        self.source.get_xattr(self.inode(id)?.node()?.as_fd(), name, buffer)
+        let value = self.source.get_xattr(self.inode(id)?.node()?.as_fd(), name, buffer);
+        match value {
+            // The kernel asks for ACLs on its own account, where it checks permissions. That the
+            // source cannot have any means that there is none.
+            Err(Errno::OPNOTSUPP) if ACLS.contains(&name) => Err(Errno::NODATA),
+            value => value,
+        }
     }
 
-    /// The names of all extended attributes; an empty buffer asks for their length.
-    pub(crate) fn list_xattrs(&self, id: NodeId, buffer: &mut [u8]) -> Result<usize> {
-        self.source.list_xattrs(self.inode(id)?.node()?.as_fd(), buffer)
+    /// The names of all extended attributes that the caller may see, each ended by a NUL.
+    pub(crate) fn list_xattrs(&self, id: NodeId, caller: Caller) -> Result<Vec<u8>> {
+        let mut names = self.source.list_xattrs(self.inode(id)?.node()?.as_fd())?;
+        if caller.uid != 0 {
+            // The source shows these to the daemon, which is root, but not to everybody.
+            let shown = names.split_inclusive(|&byte| byte == 0);
+            names =
+                shown.filter(|name| !name.starts_with(b"trusted.")).flatten().copied().collect();
+        }
+        Ok(names)
     }
 
     /// Sets an extended attribute; flags as in setxattr(2).
@@ -73,10 +91,22 @@ impl Filesystem {
         name: &CStr,
         value: &[u8],
         flags: u32,
+        caller: Caller,
     ) -> Result<()> {
+        const SET_GID: u32 = 0o2000;
         let inode = self.inode(id)?;
         self.keeping_contents(&inode, || {
-            self.source.set_xattr(inode.node()?.as_fd(), name, value, flags)
+            let node = inode.node()?;
+            let node = node.as_fd();
+            self.source.set_xattr(node, name, value, flags)?;
+            // A new ACL is a new mode, and takes the bit from a group that its giver is not in.
+            if name == ACLS[0] && caller.uid != 0 {
+                let stat = Stat::of(node)?;
+                if stat.mode & SET_GID != 0 && !caller.in_group(stat.gid) {
+                    self.source.change_mode(node, stat.mode & 0o7777 & !SET_GID)?;
+                }
+            }
+            Ok(())
         })
     }
 

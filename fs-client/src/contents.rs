@@ -12,7 +12,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rustix::io::Result;
@@ -34,8 +34,6 @@ pub(crate) struct Contents {
 pub(crate) struct Change<'a> {
     contents: &'a Contents,
     node: NodeFd,
-    /// Type and permissions before the change.
-    pub(crate) mode: u32,
 }
 
 #[derive(Debug)]
@@ -52,7 +50,9 @@ static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 impl Contents {
     /// Contents that were never seen before.
     pub(crate) fn new(stat: &Stat) -> Self {
-        Self::known(stat, new_key())
+        let contents = Self::known(stat, new_key());
+        contents.state.lock().stamp = settled(stat);
+        contents
     }
 
     /// Contents that were seen with this stamp under `key`.
@@ -117,7 +117,7 @@ impl Contents {
             self.compare(&mut state, &stat);
         }
         state.changes += 1;
-        Ok(Change { contents: self, node, mode: stat.mode })
+        Ok(Change { contents: self, node })
     }
 
     /// Gives the contents a new key: they changed in a way that is not worth following.
@@ -132,7 +132,7 @@ impl Contents {
 
     fn compare(&self, state: &mut State, stat: &Stat) {
         if state.stamp != Some(stat.stamp()) {
-            state.stamp = Some(stat.stamp());
+            state.stamp = settled(stat);
             self.renew();
             self.size.store(stat.size, Ordering::SeqCst);
         }
@@ -154,6 +154,21 @@ impl Drop for Change<'_> {
             state.stamp = stat.map(|stat| stat.stamp());
         }
     }
+}
+
+/// The stamp, unless it is so young that one more change would leave it as it is: clocks of files
+/// tick every 1 to 10 ms on kernels before 6.13, and every 2 s on some filesystems. Then the next
+/// look takes the file for changed.
+fn settled(stat: &Stat) -> Option<Stamp> {
+    const TICK: Duration = Duration::from_millis(20);
+    const TICK_OF_SECONDS: Duration = Duration::from_secs(2);
+    let changed = stat.changed;
+    let tick = if changed.nanoseconds == 0 { TICK_OF_SECONDS } else { TICK };
+    let at = UNIX_EPOCH
+        + Duration::new(u64::try_from(changed.seconds).unwrap_or(0), changed.nanoseconds);
+    // A source on another machine, whose clock is ahead of ours, cannot be judged.
+    let young = SystemTime::now().duration_since(at).is_ok_and(|age| age < tick);
+    (!young).then(|| stat.stamp())
 }
 
 /// Milliseconds since the first call.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+pub(crate) use crate::caller::Caller;
+use crate::caller::{Deed, acting_as};
 use crate::handles::Handles;
 use crate::inodes::{Inode, Inodes, NodeId};
 use crate::local::{Flights, LocalCache};
@@ -35,8 +37,14 @@ pub(crate) struct Filesystem {
 /// What does not change while it is mounted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// How long the kernel may use attributes and names without asking again.
+    /// How long attributes and contents may be used without asking the source again.
     pub(crate) attr_timeout: Duration,
+    /// How long the kernel may use a name without asking again.
+    pub(crate) entry_timeout: Duration,
+    /// How long the kernel may take it that a name is not there.
+    pub(crate) negative_timeout: Duration,
+    /// Reading a file leaves its time of access alone, whatever the source does.
+    pub(crate) no_atime: bool,
     /// The most blocks that are brought in ahead of a sequential reader.
     pub(crate) readahead_blocks: usize,
     /// New files belong to whoever makes them: the daemon runs as root, for all users.
@@ -46,17 +54,11 @@ pub(crate) struct Settings {
 /// The result of an operation; the error reaches the application as it is.
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Caller {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-}
-
 /// An inode that the kernel is told about, with what it needs to know.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeEntry {
     pub(crate) id: NodeId,
+    pub(crate) generation: u64,
     pub(crate) stat: Stat,
 }
 
@@ -64,5 +66,15 @@ impl Filesystem {
     /// The inode that the kernel means.
     pub(crate) fn inode(&self, id: NodeId) -> Result<Arc<Inode>> {
         self.inodes.by_id(id).ok_or(Errno::STALE)
+    }
+
+    /// Does `act` as the caller, where others than the daemon's own user may call.
+    pub(crate) fn as_caller<T>(
+        &self,
+        caller: Caller,
+        deed: Deed,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        if self.settings.act_as_caller { acting_as(caller, deed, act) } else { act() }
     }
 }

@@ -35,6 +35,8 @@ impl NodeId {
 #[derive(Debug)]
 pub(crate) struct Inode {
     pub(crate) id: NodeId,
+    /// Tells it from other files that had the same number while the kernel knew it.
+    pub(crate) generation: u64,
     identity: Identity,
     /// The way to it.
     node: Node,
@@ -52,6 +54,11 @@ impl Inode {
     /// `STALE` when it was removed, and is not open.
     pub(crate) fn node(&self) -> Result<NodeFd> {
         self.node.fd()
+    }
+
+    /// Keeps it although its last name is gone, until the kernel forgets it.
+    pub(crate) fn pin(&self, node: NodeFd) {
+        self.node.pin(node);
     }
 }
 
@@ -88,6 +95,7 @@ impl Inodes {
         };
         let root = Arc::new(Inode {
             id: NodeId::ROOT,
+            generation: 0,
             identity: stat.identity,
             node,
             lookups: AtomicU64::new(1),
@@ -112,9 +120,27 @@ impl Inodes {
     /// Notes that the kernel was told of what `node` names, and returns its inode.
     pub(crate) fn looked_up(&self, node: OwnedFd, stat: &Stat) -> Arc<Inode> {
         match self.by_identity.entry(stat.identity) {
-            Entry::Occupied(known) => {
+            Entry::Occupied(known) if known.get().node.is(node.as_fd()) => {
                 known.get().lookups.fetch_add(1, Ordering::Relaxed);
                 known.get().clone()
+            }
+            // Another file has got the inode of one that is gone, which the kernel has yet to
+            // forget. It counts by number: what it will forget of the old one is the new one's.
+            Entry::Occupied(mut known) => {
+                let old = known.get();
+                let lookups = old.lookups.load(Ordering::Relaxed) + 1;
+                let inode = Arc::new(Inode {
+                    id: old.id,
+                    generation: old.generation + 1,
+                    identity: stat.identity,
+                    node: self.nodes.node(node),
+                    lookups: AtomicU64::new(lookups),
+                    contents: Contents::new(stat),
+                    file_type: stat.file_type(),
+                });
+                self.by_id.insert(inode.id, inode.clone());
+                known.insert(inode.clone());
+                inode
             }
             Entry::Vacant(place) => {
                 let remembered = self.forgotten.lock().pop(&stat.identity);
@@ -124,6 +150,7 @@ impl Inodes {
                 };
                 let inode = Arc::new(Inode {
                     id: self.id_for(stat.identity),
+                    generation: 0,
                     identity: stat.identity,
                     node: self.nodes.node(node),
                     lookups: AtomicU64::new(1),
@@ -143,8 +170,10 @@ impl Inodes {
         if id == NodeId::ROOT {
             return None;
         }
-        let inode = self.by_id(id)?;
-        let Entry::Occupied(known) = self.by_identity.entry(inode.identity) else { return None };
+        let identity = self.by_id(id)?.identity;
+        let Entry::Occupied(known) = self.by_identity.entry(identity) else { return None };
+        // The one that has the number by now.
+        let inode = known.get().clone();
         let left = inode.lookups.load(Ordering::Relaxed).saturating_sub(count);
         inode.lookups.store(left, Ordering::Relaxed);
         if left > 0 {

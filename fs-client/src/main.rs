@@ -41,6 +41,7 @@ use tracing_subscriber::EnvFilter;
 use args::{Cli, Command, KeysCommand, MountArgs};
 use background::Ready;
 use failure::Failure;
+use mounts::Unmount;
 use plan::Plan;
 
 fn main() -> ExitCode {
@@ -65,7 +66,17 @@ fn main() -> ExitCode {
 fn act(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Mount(args) => return mount(args),
-        Command::Umount { mountpoint } => umount(&mountpoint)?,
+        Command::Umount { mountpoint, lazy, force } => {
+            umount(
+                &mountpoint,
+                match (lazy, force) {
+                    (false, false) => Unmount::Idle,
+                    (true, false) => Unmount::Lazily,
+                    (false, true) => Unmount::Forced,
+                    (true, true) => Unmount::ForcedLazily,
+                },
+            )?;
+        }
         Command::Status { mountpoint, format } => status::show(mountpoint.as_deref(), format)?,
         Command::Keys(KeysCommand::Init { dir }) => keys::init(&dir)?,
         Command::Keys(KeysCommand::Issue { dir, name, role, days }) => {
@@ -90,11 +101,13 @@ fn mount(args: MountArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn umount(mountpoint: &Path) -> Result<(), Failure> {
-    mounts::unmount_at(mountpoint, false).map_err(|error| {
+fn umount(mountpoint: &Path, how: Unmount) -> Result<(), Failure> {
+    mounts::unmount_at(mountpoint, how).map_err(|error| {
         let why = match error {
             rustix::io::Errno::INVAL => "nothing is mounted there".to_owned(),
-            rustix::io::Errno::BUSY => "files are open on it, or it is not yours".to_owned(),
+            rustix::io::Errno::BUSY => {
+                "files are open on it (see --lazy), or it is not yours".to_owned()
+            }
             other => std::io::Error::from(other).to_string(),
         };
         Failure::mount(format!("cannot unmount {}: {why}", mountpoint.display()))

@@ -39,22 +39,57 @@ pub(crate) fn fusermount() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Unmounts. `lazy` takes the mount out of the tree even while files are open on it.
+/// How to unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unmount {
+    /// Unless files are open on it.
+    Idle,
+    /// Out of the tree at once, ended when the last file is closed.
+    Lazily,
+    /// Failing the requests that are under way.
+    Forced,
+    /// Both: also while files are open, and although nobody answers.
+    ForcedLazily,
+}
+
+/// Unmounts.
 ///
 /// # Errors
 /// `BUSY`, `INVAL` (nothing is mounted there), `PERM`.
-pub(crate) fn unmount_at(mountpoint: &Path, lazy: bool) -> Result<(), Errno> {
-    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+pub(crate) fn unmount_at(mountpoint: &Path, how: Unmount) -> Result<(), Errno> {
+    let flags = match how {
+        Unmount::Idle => UnmountFlags::empty(),
+        Unmount::Lazily => UnmountFlags::DETACH,
+        Unmount::Forced => UnmountFlags::FORCE,
+        // The kernel takes the flags one by one only: it fails the requests, then may find the
+        // mount busy.
+        Unmount::ForcedLazily => {
+            return match unmount_at(mountpoint, Unmount::Forced) {
+                Err(Errno::BUSY) => unmount_at(mountpoint, Unmount::Lazily),
+                result => result,
+            };
+        }
+    };
     match unmount(mountpoint, flags | UnmountFlags::NOFOLLOW) {
-        Err(Errno::PERM) => unmount_as_user(mountpoint, lazy),
+        Err(Errno::PERM) => unmount_as_user(mountpoint, how),
         result => result,
     }
 }
 
-fn unmount_as_user(mountpoint: &Path, lazy: bool) -> Result<(), Errno> {
+/// The path of a mountpoint without symbolic links, for which it is not asked itself: its daemon
+/// may be dead.
+pub(crate) fn canonical_mountpoint(path: &Path) -> std::io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => Ok(std::fs::canonicalize(parent)?.join(name)),
+        _ => Ok(absolute),
+    }
+}
+
+fn unmount_as_user(mountpoint: &Path, how: Unmount) -> Result<(), Errno> {
     let helper = fusermount().ok_or(Errno::PERM)?;
     let mut command = Command::new(helper);
-    command.arg(if lazy { "-uzq" } else { "-uq" }).arg("--").arg(mountpoint);
+    command.arg(if how == Unmount::Idle { "-uq" } else { "-uzq" }).arg("--").arg(mountpoint);
     let result = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     match result {
         Ok(status) if status.success() => Ok(()),

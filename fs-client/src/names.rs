@@ -1,18 +1,33 @@
 //! What is done to directories: finding, making, opening, renaming, removing, listing.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::caller::acting_as;
+use crate::caller::{Deed, with_umask};
 use crate::filesystem::{Caller, Filesystem, NodeEntry, Result};
 use crate::handles::{FileHandle, HandleId};
 use crate::inodes::{Inode, NodeId};
 use crate::local::Sequence;
-use crate::source::{DirectFile, EntryKind, NewNode, NodeFd, Stat, WrittenFile};
+use crate::source::{Atime, DirectFile, EntryKind, NewNode, NodeFd, Stat, WrittenFile};
+
+/// Who makes something, and which permissions it shall not have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maker {
+    pub(crate) caller: Caller,
+    pub(crate) umask: u32,
+}
+
+/// A name of something that the kernel knows.
+struct Named {
+    inode: Arc<Inode>,
+    node: NodeFd,
+    /// It has no other, so that removing the name removes it.
+    only: bool,
+}
 
 /// An entry of a directory, as a listing shows it.
 pub(crate) struct ListedEntry<'a> {
@@ -46,10 +61,12 @@ impl Filesystem {
         parent: NodeId,
         name: &CStr,
         node: NewNode<'_>,
-        caller: Caller,
+        maker: Maker,
     ) -> Result<NodeEntry> {
         let directory = self.inode(parent)?.node()?;
-        self.as_caller(caller, || self.source.make(directory.as_fd(), name, node))?;
+        self.as_caller(maker.caller, Deed::Make, || {
+            with_umask(maker.umask, || self.source.make(directory.as_fd(), name, node))
+        })?;
         self.look_up(parent, name)
     }
 
@@ -60,11 +77,12 @@ impl Filesystem {
         name: &CStr,
         flags: OFlags,
         mode: u32,
-        caller: Caller,
+        maker: Maker,
     ) -> Result<(NodeEntry, HandleId)> {
         let directory = self.inode(parent)?.node()?;
-        let file =
-            self.as_caller(caller, || self.source.create(directory.as_fd(), name, flags, mode))?;
+        let file = self.as_caller(maker.caller, Deed::Make, || {
+            with_umask(maker.umask, || self.source.create(directory.as_fd(), name, flags, mode))
+        })?;
         let (node, stat) = self.source.name_of(file.as_fd())?;
         let (inode, entry) = self.told(node, &stat);
         let opened = self.open_created(&inode, flags, file);
@@ -88,7 +106,8 @@ impl Filesystem {
             .then(|| self.source.open_written(node.as_fd(), flags - OFlags::TRUNC))
             .transpose()?;
         let reads = !flags.contains(OFlags::WRONLY);
-        let direct = reads.then(|| self.source.open_direct(node.as_fd())).transpose()?;
+        let atime = self.atime(flags);
+        let direct = reads.then(|| self.source.open_direct(node.as_fd(), atime)).transpose()?;
         Ok(self.add_handle(&inode, node, direct, written))
     }
 
@@ -108,13 +127,13 @@ impl Filesystem {
 
     /// Removes a name.
     pub(crate) fn remove(&self, parent: NodeId, name: &CStr, kind: EntryKind) -> Result<()> {
-        let directory = self.inode(parent)?;
-        let remove = || self.source.remove(directory.node()?.as_fd(), name, kind);
-        match self.known_file(&directory, name) {
-            // It may live on under another name.
-            Some(inode) => self.keeping_contents(&inode, remove),
-            None => remove(),
+        let directory = self.inode(parent)?.node()?;
+        let named = self.named(directory.as_fd(), name);
+        self.renaming(named.as_ref(), || self.source.remove(directory.as_fd(), name, kind))?;
+        if let Some(named) = named {
+            named.gone();
         }
+        Ok(())
     }
 
     /// Renames; flags as in renameat2(2).
@@ -124,14 +143,21 @@ impl Filesystem {
         to: (NodeId, &CStr),
         flags: u32,
     ) -> Result<()> {
-        let (old, new) = (self.inode(from.0)?, self.inode(to.0)?);
-        let rename = || {
-            self.source.rename((old.node()?.as_fd(), from.1), (new.node()?.as_fd(), to.1), flags)
-        };
-        match self.known_file(&old, from.1) {
-            Some(inode) => self.keeping_contents(&inode, rename),
-            None => rename(),
+        let (old, new) = (self.inode(from.0)?.node()?, self.inode(to.0)?.node()?);
+        let moved = self.named(old.as_fd(), from.1);
+        let replaced = self.named(new.as_fd(), to.1);
+        // Both may live on: under a new name, under another one, or in each other's place.
+        self.renaming(moved.as_ref(), || {
+            self.renaming(replaced.as_ref(), || {
+                self.source.rename((old.as_fd(), from.1), (new.as_fd(), to.1), flags)
+            })
+        })?;
+        if let Some(replaced) = replaced
+            && flags & RenameFlags::EXCHANGE.bits() == 0
+        {
+            replaced.gone();
         }
+        Ok(())
     }
 
     /// Where a symbolic link points.
@@ -211,20 +237,27 @@ impl Filesystem {
     /// Notes that the kernel is told of an inode.
     fn told(&self, node: OwnedFd, stat: &Stat) -> (Arc<Inode>, NodeEntry) {
         let inode = self.inodes.looked_up(node, stat);
-        let entry = NodeEntry { id: inode.id, stat: *stat };
+        let entry = NodeEntry { id: inode.id, generation: inode.generation, stat: *stat };
         (inode, entry)
     }
 
-    /// The regular file that the kernel knows under a name: what is done to a name moves the
-    /// times of its file.
-    fn known_file(&self, directory: &Inode, name: &CStr) -> Option<Arc<Inode>> {
-        let (_, stat) = self.source.look_up(directory.node().ok()?.as_fd(), name).ok()?;
-        let known = self.inodes.by_identity(stat.identity)?;
-        (known.file_type == FileType::RegularFile).then_some(known)
+    /// What the kernel knows of that which has a name.
+    fn named(&self, directory: BorrowedFd<'_>, name: &CStr) -> Option<Named> {
+        let stat = self.source.stat(directory, name).ok()?;
+        let inode = self.inodes.by_identity(stat.identity)?;
+        let node = inode.node().ok()?;
+        let only = stat.links == 1 || stat.file_type() == FileType::Directory;
+        Some(Named { inode, node, only })
     }
 
-    fn as_caller<T>(&self, caller: Caller, act: impl FnOnce() -> Result<T>) -> Result<T> {
-        if self.settings.act_as_caller { acting_as(caller, act) } else { act() }
+    /// Does something to a name. That moves the times of its file, but not its contents.
+    fn renaming<T>(&self, named: Option<&Named>, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        match named {
+            Some(named) if named.inode.file_type == FileType::RegularFile => {
+                self.keeping_contents(&named.inode, act)
+            }
+            _ => act(),
+        }
     }
 
     /// A handle for a file that was just created, or found to exist and emptied if `flags` said so.
@@ -235,7 +268,7 @@ impl Filesystem {
         let node = inode.node()?;
         inode.contents.revalidate(node.as_fd())?;
         let reads = !flags.contains(OFlags::WRONLY);
-        let direct = match self.source.open_direct(node.as_fd()) {
+        let direct = match self.source.open_direct(node.as_fd(), self.atime(flags)) {
             _ if !reads => None,
             Ok(direct) => Some(direct),
             // The new file's mode may deny what the one who creates it was given.
@@ -244,6 +277,15 @@ impl Filesystem {
         };
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         Ok(self.add_handle(inode, node, direct, writes.then(|| WrittenFile::new(file))))
+    }
+
+    /// What reading a file that was opened with `flags` does to its time of access.
+    fn atime(&self, flags: OFlags) -> Atime {
+        if self.settings.no_atime || flags.contains(OFlags::NOATIME) {
+            Atime::Kept
+        } else {
+            Atime::AsSource
+        }
     }
 
     fn add_handle(
@@ -255,6 +297,15 @@ impl Filesystem {
     ) -> HandleId {
         let (inode, sequence) = (inode.clone(), Sequence::default());
         self.handles.add_file(FileHandle { inode, node, direct, written, sequence })
+    }
+}
+
+impl Named {
+    /// The name was removed. Who holds on to the file without having it open can still use it.
+    fn gone(self) {
+        if self.only {
+            self.inode.pin(self.node);
+        }
     }
 }
 

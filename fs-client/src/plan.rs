@@ -7,21 +7,21 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use fuser::MountOption;
 use rampool_protocol::certs::{Identity, Role};
 use rampool_protocol::endpoint::PORT_DEFAULT;
 use rampool_protocol::size::ByteSize;
 use rustix::io::Errno;
 
-use crate::args::MountArgs;
+use crate::args::{CacheMode, MountArgs};
 use crate::failure::Failure;
-use crate::mounts;
+use crate::mounts::{self, Unmount};
 use crate::remote::{SERVERS_MAX, ServerAddress};
 
 const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
 const CACHE_MIN: ByteSize = ByteSize::mib(16);
-const ATTR_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
-const ATTR_TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
+const TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
 const THREADS_MAX: usize = 64;
 
 /// A mount that can be tried.
@@ -33,11 +33,21 @@ pub(crate) struct Plan {
     pub(crate) servers: Vec<ServerAddress>,
     /// Present if there are servers.
     pub(crate) identity: Option<Identity>,
-    pub(crate) attr_timeout: Duration,
+    pub(crate) timeouts: Timeouts,
+    /// Reading leaves times of access alone.
+    pub(crate) no_atime: bool,
     pub(crate) threads: usize,
     pub(crate) mount_options: Vec<MountOption>,
     /// Whether all users may use the mount, or only the one who mounts.
     pub(crate) for_all_users: bool,
+}
+
+/// How long what the source said may be used without asking it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    pub(crate) attr: Duration,
+    pub(crate) entry: Duration,
+    pub(crate) negative: Duration,
 }
 
 impl Plan {
@@ -75,7 +85,8 @@ impl Plan {
             cache: check_cache(args.cache_size.as_deref())?,
             servers,
             identity,
-            attr_timeout: check_timeout(args.attr_timeout)?,
+            timeouts: check_timeouts(&args)?,
+            no_atime: mount_options.contains(&MountOption::NoAtime),
             threads: check_threads(args.threads)?,
             mount_options,
             for_all_users,
@@ -121,6 +132,13 @@ fn long_option(args: &mut MountArgs, option: &str) -> Result<(), Failure> {
         "server" => args.servers.push(value.to_owned()),
         "keys" => args.keys = Some(PathBuf::from(value)),
         "attr_timeout" => args.attr_timeout = Some(number("attr_timeout")?),
+        "entry_timeout" => args.entry_timeout = Some(number("entry_timeout")?),
+        "negative_timeout" => args.negative_timeout = Some(number("negative_timeout")?),
+        "cache" => {
+            let mode = CacheMode::from_str(value, true);
+            let refuse = |_| Failure::usage(format!("-o cache={value}: 'timed' or 'strict'"));
+            args.cache = Some(mode.map_err(refuse)?);
+        }
         "threads" => args.threads = Some(number("threads")? as usize),
         _ => {
             return Err(Failure::usage(format!(
@@ -143,10 +161,8 @@ fn check_source(path: &Path) -> Result<PathBuf, Failure> {
 fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
     // What else is asked, the kernel may answer without the daemon.
-    if rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN) {
-        return Err(Failure::mount(format!(
-            "mountpoint {shown} holds a mount whose daemon is dead; run: umount {shown}"
-        )));
+    while rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN) {
+        clear_dead_mount(path)?;
     }
     let found = fs::canonicalize(path)
         .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
@@ -178,6 +194,26 @@ fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
         )));
     }
     Ok(found)
+}
+
+/// Takes away a mount of ours whose daemon is dead.
+fn clear_dead_mount(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    let dead = mounts::canonical_mountpoint(path)
+        .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
+    if !mounts::is_rampool(&dead) {
+        return Err(Failure::mount(format!(
+            "mountpoint {shown} holds a mount whose daemon is dead; run: umount {shown}"
+        )));
+    }
+    mounts::unmount_at(&dead, Unmount::Lazily).map_err(|error| {
+        Failure::mount(format!(
+            "mountpoint {shown} holds a mount whose daemon is dead, and it cannot be taken away: {}",
+            plain(&error.into())
+        ))
+    })?;
+    tracing::info!("took away a mount whose daemon is dead at {shown}");
+    Ok(())
 }
 
 fn check_fuse(root: bool) -> Result<(), Failure> {
@@ -237,16 +273,32 @@ fn resolve(given: &str) -> Result<ServerAddress, Failure> {
     }
 }
 
-fn check_timeout(given: Option<f64>) -> Result<Duration, Failure> {
-    match given {
-        None => Ok(ATTR_TIMEOUT_DEFAULT),
-        Some(seconds) if (0.0..=ATTR_TIMEOUT_MAX_SECONDS).contains(&seconds) => {
-            Ok(Duration::from_secs_f64(seconds))
+fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
+    let given = [
+        ("--attr-timeout", args.attr_timeout),
+        ("--entry-timeout", args.entry_timeout),
+        ("--negative-timeout", args.negative_timeout),
+    ];
+    let strict = args.cache == Some(CacheMode::Strict);
+    // A name that is made behind the mount is there at once.
+    let defaults = if strict { [0.0; 3] } else { [1.0, 1.0, 0.0] };
+    let mut checked = [Duration::ZERO; 3];
+    for (((option, given), default), checked) in given.into_iter().zip(defaults).zip(&mut checked) {
+        let seconds = given.unwrap_or(default);
+        if !(0.0..=TIMEOUT_MAX_SECONDS).contains(&seconds) {
+            return Err(Failure::usage(format!(
+                "{option} {seconds}: between 0 and {TIMEOUT_MAX_SECONDS} seconds"
+            )));
         }
-        Some(seconds) => Err(Failure::usage(format!(
-            "--attr-timeout {seconds}: between 0 and {ATTR_TIMEOUT_MAX_SECONDS} seconds"
-        ))),
+        if strict && seconds > 0.0 {
+            return Err(Failure::usage(format!(
+                "{option} {seconds} contradicts --cache strict, which asks the source every time"
+            )));
+        }
+        *checked = Duration::from_secs_f64(seconds);
     }
+    let [attr, entry, negative] = checked;
+    Ok(Timeouts { attr, entry, negative })
 }
 
 fn check_threads(given: Option<usize>) -> Result<usize, Failure> {

@@ -84,6 +84,7 @@ impl Filesystem {
         let mut found = Vec::with_capacity(span.count);
         self.cache.get_leading(file, span, ahead.how, &mut found);
         if found.len() == span.count {
+            self.note_access(&handle);
             answer(reply, &found, offset, len);
             self.metrics.count_read(Layer::Local, began.elapsed());
             self.metrics.count_bytes(Layer::Local, len);
@@ -124,12 +125,20 @@ impl Filesystem {
         Ok(len.min(usize::try_from(left).unwrap_or(usize::MAX)))
     }
 
+    /// What came from a cache, the source has not seen being read.
+    fn note_access(&self, handle: &FileHandle) {
+        if let Some(file) = &handle.direct {
+            file.note_access(handle.inode.contents.size());
+        }
+    }
+
     fn serve_miss(&self, miss: Miss, reply: impl ReadReply) {
         let Miss { handle, offset, mut len, began, file, found, how } = miss;
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
         let layer = match self.bring(&handle, file, span, found, how) {
             Ok((blocks, layer)) => {
+                self.note_access(&handle);
                 answer(reply, &blocks, offset, len);
                 layer
             }
@@ -160,14 +169,18 @@ impl Filesystem {
         found: Vec<Block>,
         how: Use,
     ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
+        let contents = &handle.inode.contents;
         let mut layer = Layer::Local;
+        // Blocks that were read from the source: as it is now, and not as it was.
+        let mut fresh = 0;
         let mut blocks: Vec<Option<Block>> = found.into_iter().map(Some).collect();
         blocks.resize_with(span.count, || None);
         for _ in 0..ROUNDS {
-            let now = handle.inode.contents.key();
+            let now = contents.key();
             if now != file {
                 // Old and new blocks are not mixed in one answer.
                 file = now;
+                fresh = 0;
                 blocks.fill(None);
             }
             let mut missing = Vec::with_capacity(span.count);
@@ -180,6 +193,12 @@ impl Filesystem {
                 }
             }
             if missing.is_empty() {
+                if 0 < fresh && fresh < span.count {
+                    contents.revalidate(handle.node.as_fd()).map_err(Unbrought::Failed)?;
+                    if contents.key() != file {
+                        continue;
+                    }
+                }
                 return Ok((blocks.into_iter().flatten().collect(), layer));
             }
             let claim = self.flights.claim(file, &missing);
@@ -187,8 +206,9 @@ impl Filesystem {
             let here = |&&index: &&BlockIndex| self.cache.contains(BlockKey { file, index });
             let led: Vec<_> = claim.led().iter().filter(|index| !here(index)).copied().collect();
             if !led.is_empty() {
-                let (brought, from) = self.bring_led(handle, file, &led, how)?;
-                layer = layer.max(from);
+                let (brought, from_source) = self.bring_led(handle, file, &led, how)?;
+                layer = layer.max(if from_source > 0 { Layer::Source } else { Layer::Remote });
+                fresh += from_source;
                 for (&index, block) in led.iter().zip(brought) {
                     blocks[(index.0 - span.first.0) as usize] = Some(block);
                 }
@@ -198,20 +218,19 @@ impl Filesystem {
             }
             claim.wait_for_others();
         }
-        match blocks.into_iter().collect::<Option<Vec<_>>>() {
-            Some(blocks) => Ok((blocks, layer)),
-            None => Err(Unbrought::NoRoom),
-        }
+        // Others keep getting in the way: the source is read for all of it.
+        Err(Unbrought::NoRoom)
     }
 
     /// Brings blocks that nobody else is bringing: in sorted order, and in that order returned.
+    /// Says how many of them the source gave.
     fn bring_led(
         &self,
         handle: &FileHandle,
         file: FileKey,
         led: &[BlockIndex],
         how: Use,
-    ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
+    ) -> std::result::Result<(Vec<Block>, usize), Unbrought> {
         let key = |index: BlockIndex| BlockKey { file, index };
         // Before anything is read: what a write overtakes from here on is not cached.
         let seen: Vec<_> = led.iter().map(|&index| self.cache.observe(key(index))).collect();
@@ -221,7 +240,7 @@ impl Filesystem {
         }
 
         let arrived = self.ask_servers(file, led, &mut slots);
-        let mut layer = Layer::Remote;
+        let mut from_source = 0;
         let mut at = 0;
         while at < led.len() {
             if arrived[at] {
@@ -232,7 +251,7 @@ impl Filesystem {
             let run = runs(&led[at..at + late]).next().expect("at least one block is left");
             self.read_source(handle, run, &mut slots[at..at + run.count])?;
             self.metrics.count_bytes(Layer::Source, run.count * BLOCK_SIZE);
-            layer = Layer::Source;
+            from_source += run.count;
             at += run.count;
         }
 
@@ -242,7 +261,7 @@ impl Filesystem {
                 self.cache.insert(key(index), block.clone(), seen, how);
             }
         }
-        Ok((blocks, layer))
+        Ok((blocks, from_source))
     }
 
     /// Fills those slots whose blocks a server gives in time, and says which.

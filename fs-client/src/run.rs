@@ -22,7 +22,7 @@ use crate::handles::Handles;
 use crate::inodes::Inodes;
 use crate::local::{Evicted, Flights, LocalCache};
 use crate::metrics::Metrics;
-use crate::mounts::unmount_at;
+use crate::mounts::{Unmount, unmount_at};
 use crate::plan::Plan;
 use crate::remote::{Offer, Tier};
 use crate::source::{Source, Stat};
@@ -56,8 +56,8 @@ enum End {
 /// Mounts, and serves until it is unmounted or told to end. `ready` is called once the mount
 /// answers.
 pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
-    raise_descriptor_limit();
-    // Modes come from the kernel with the caller's mask applied.
+    raise_limits();
+    // Each thread takes the caller's mask when it makes something.
     rustix::process::umask(rustix::fs::Mode::empty());
     let system = |what: &str| {
         let what = what.to_owned();
@@ -128,9 +128,12 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let cannot = |what: &'static str| {
         move |error: std::io::Error| Failure::system(format!("{what}: {error}"))
     };
-    let source = Source::open(&plan.source).map_err(|error| {
+    let mut source = Source::open(&plan.source).map_err(|error| {
         Failure::usage(format!("source {}: {}", plan.source.display(), std::io::Error::from(error)))
     })?;
+    source
+        .cover(&plan.mountpoint)
+        .map_err(|error| cannot_mount(&plan.mountpoint, &error.into()))?;
     let root = source.root().map_err(|error| Failure::system(std::io::Error::from(error)))?;
     let root_stat =
         Stat::of(root.as_fd()).map_err(|error| Failure::system(std::io::Error::from(error)))?;
@@ -166,7 +169,10 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         workers: Workers::start(plan.threads).map_err(cannot("cannot start threads"))?,
         metrics: Metrics::new(),
         settings: Settings {
-            attr_timeout: plan.attr_timeout,
+            attr_timeout: plan.timeouts.attr,
+            entry_timeout: plan.timeouts.entry,
+            negative_timeout: plan.timeouts.negative,
+            no_atime: plan.no_atime,
             readahead_blocks: READAHEAD_BLOCKS_MAX.min(cache.capacity_blocks() / 64),
             act_as_caller: rustix::process::geteuid().is_root(),
         },
@@ -212,7 +218,7 @@ fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
         // The senders live as long as their threads, which end with a message.
         Ok(End::Signal) | Err(_) => {}
     }
-    match unmount_at(mountpoint, false) {
+    match unmount_at(mountpoint, Unmount::Idle) {
         // Somebody else was faster.
         Ok(()) | Err(Errno::INVAL) => {}
         Err(_) => {
@@ -220,7 +226,7 @@ fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
                 "files are open on {}: they get errors from now on",
                 mountpoint.display()
             );
-            if let Err(error) = unmount_at(mountpoint, true) {
+            if let Err(error) = unmount_at(mountpoint, Unmount::Lazily) {
                 return Err(Failure::mount(format!(
                     "cannot unmount {}: {}",
                     mountpoint.display(),
@@ -249,10 +255,19 @@ fn recent_descriptors_max() -> usize {
     usize::try_from(limit / 2).unwrap_or(usize::MAX).min(RECENT_DESCRIPTORS_MAX)
 }
 
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if setrlimit(Resource::Nofile, raised).is_err() {
-        tracing::debug!("the limit of open files stays at {:?}", limit.current);
+/// Descriptors, and the length of files: the limit on that is the application's, and the kernel
+/// has looked at it before it asks us.
+fn raise_limits() {
+    for resource in [Resource::Nofile, Resource::Fsize] {
+        let limit = getrlimit(resource);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if setrlimit(resource, raised).is_err() {
+            tracing::debug!("the limit {resource:?} stays at {:?}", limit.current);
+        }
+    }
+    // A write past a limit that cannot be raised is an error, and not the end of the mount.
+    let ignored = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, ignored) {
+        tracing::debug!(%error, "SIGXFSZ is not handled");
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use crate::block::Span;
-use crate::contents::Change;
+use crate::caller::Deed;
 use crate::filesystem::{Caller, Filesystem, Result};
 use crate::handles::HandleId;
 use crate::inodes::Inode;
@@ -55,12 +55,11 @@ impl Filesystem {
     ) -> Result<usize> {
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
         let file = handle.written.as_ref().ok_or(Errno::BADF)?;
-        let change = handle.inode.contents.begin_change(handle.node.clone())?;
-        self.drop_privileges_of(&handle.inode, &change, caller)?;
+        let _change = handle.inode.contents.begin_change(handle.node.clone())?;
         match how.place {
             Place::At(offset) => {
                 let write = || Ok(Written::certain(file.write_at(data, offset, how.durability)?));
-                self.write_blocks(&handle.inode, offset, data, write)
+                self.write_blocks(&handle.inode, offset, data, caller, write)
             }
             // Where the source's own end is: the kernel's idea of it may be old when somebody
             // else appends too.
@@ -71,7 +70,7 @@ impl Filesystem {
                     let in_place = Stat::of(file.fd())?.size == offset + bytes as u64;
                     Ok(Written { bytes, in_place })
                 };
-                self.write_blocks(&handle.inode, offset, data, write)
+                self.write_blocks(&handle.inode, offset, data, caller, write)
             }
         }
     }
@@ -82,6 +81,7 @@ impl Filesystem {
         inode: &Inode,
         offset: u64,
         data: &[u8],
+        caller: Caller,
         write: impl FnOnce() -> Result<Written>,
     ) -> Result<usize> {
         let contents = &inode.contents;
@@ -89,7 +89,7 @@ impl Filesystem {
         let file = contents.key();
         let window = self.cache.begin_write(file, span);
         self.remote.forget(file, span);
-        let written = write()?;
+        let written = self.as_caller(caller, Deed::Change, write)?;
         if !written.in_place {
             // Somebody else appended at the same time, and nobody knows whose bytes are where.
             contents.renew();
@@ -192,9 +192,8 @@ impl Filesystem {
         act: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         // Its end takes the new size and stamp from the source.
-        let change = inode.contents.begin_change(inode.node()?)?;
-        self.drop_privileges_of(inode, &change, caller)?;
-        let result = act();
+        let _change = inode.contents.begin_change(inode.node()?)?;
+        let result = self.as_caller(caller, Deed::Change, act);
         // Also after an error, which may have come half way.
         inode.contents.renew();
         result
@@ -209,23 +208,6 @@ impl Filesystem {
             rustix::fs::SeekFrom::Data(offset)
         };
         rustix::fs::seek(handle.fd(), whence)
-    }
-
-    /// A change by anybody but root takes the set-user-id and set-group-id bits away. The source
-    /// would do it by itself, if the daemon were the one who writes.
-    fn drop_privileges_of(&self, inode: &Inode, change: &Change<'_>, caller: Caller) -> Result<()> {
-        const SET_UID: u32 = 0o4000;
-        const SET_GID: u32 = 0o2000;
-        const GROUP_EXEC: u32 = 0o0010;
-        let mut mode = change.mode & 0o7777;
-        if mode & GROUP_EXEC != 0 {
-            mode &= !SET_GID;
-        }
-        mode &= !SET_UID;
-        if mode != change.mode & 0o7777 && caller.uid != 0 && self.settings.act_as_caller {
-            self.source.change_mode(inode.node()?.as_fd(), mode)?;
-        }
-        Ok(())
     }
 }
 

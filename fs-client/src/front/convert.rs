@@ -55,6 +55,11 @@ pub(super) fn bare_attr(id: NodeId, kind: FileType) -> FileAttr {
     }
 }
 
+/// What stands for a name that is not there: number 0 (`fuse_lookup` in the kernel).
+pub(super) fn no_attr() -> FileAttr {
+    bare_attr(NodeId(0), FileType::RegularFile)
+}
+
 pub(super) fn file_type(kind: FileType) -> fuser::FileType {
     match kind {
         FileType::Directory => fuser::FileType::Directory,

@@ -8,7 +8,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig,
@@ -16,16 +16,18 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::convert::{bare_attr, errno, file_attr, file_type, new_time};
+use super::convert::{bare_attr, errno, file_attr, file_type, new_time, no_attr};
 use super::parts::{Device, PartsReply};
 use crate::attributes::NewAttributes;
-use crate::filesystem::{Caller, Durability, EntryKind, Filesystem, NewNode, Result};
+use crate::filesystem::{
+    Caller, Durability, EntryKind, Filesystem, NewNode, NodeEntry, Result, Settings, Stat,
+};
 use crate::handles::HandleId;
 use crate::inodes::NodeId;
-use crate::names::c_name;
+use crate::names::{Maker, c_name};
 use crate::write::{HowToWrite, Place};
 
 /// The filesystem as fuser calls it.
@@ -40,9 +42,6 @@ const OPEN_FLAGS: FopenFlags = FopenFlags::FOPEN_DIRECT_IO
     .union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES)
     .union(FopenFlags::FOPEN_NOFLUSH);
 
-/// An inode number is not used again as long as its descriptor is open, so one generation does.
-const GENERATION: Generation = Generation(0);
-
 impl FuseFront {
     /// `device` is given the session's descriptor before the session runs.
     pub(crate) fn new(filesystem: Arc<Filesystem>, device: &'static Device) -> Self {
@@ -55,25 +54,31 @@ impl FuseFront {
         self.filesystem.workers.run(move || act(&filesystem));
     }
 
-    fn ttl(&self) -> std::time::Duration {
-        self.filesystem.settings.attr_timeout
-    }
-
     /// Replies with an entry that `act` finds or makes.
     fn entry(
         &self,
         name: &OsStr,
         reply: ReplyEntry,
-        act: impl FnOnce(&Filesystem, CString) -> Result<crate::filesystem::NodeEntry> + Send + 'static,
+        act: impl FnOnce(&Filesystem, CString) -> Result<NodeEntry> + Send + 'static,
     ) {
         let name = match c_name(name) {
             Ok(name) => name,
             Err(error) => return reply.error(errno(error)),
         };
-        let ttl = self.ttl();
-        self.run(move |filesystem| match act(filesystem, name) {
-            Ok(entry) => reply.entry(&ttl, &file_attr(entry.id, &entry.stat), GENERATION),
-            Err(error) => reply.error(errno(error)),
+        self.run(move |filesystem| {
+            let settings = &filesystem.settings;
+            match act(filesystem, name) {
+                Ok(entry) => reply.entry_with_ttls(
+                    &attr_timeout(settings, &entry.stat),
+                    &settings.entry_timeout,
+                    &file_attr(entry.id, &entry.stat),
+                    Generation(entry.generation),
+                ),
+                Err(Errno::NOENT) if !settings.negative_timeout.is_zero() => {
+                    reply.entry(&settings.negative_timeout, &no_attr(), Generation(0));
+                }
+                Err(error) => reply.error(errno(error)),
+            }
         });
     }
 
@@ -106,9 +111,11 @@ impl fuser::Filesystem for FuseFront {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let (id, ttl) = (NodeId(ino.0), self.ttl());
+        let id = NodeId(ino.0);
         self.run(move |filesystem| match filesystem.attributes(id) {
-            Ok(stat) => reply.attr(&ttl, &file_attr(id, &stat)),
+            Ok(stat) => {
+                reply.attr(&attr_timeout(&filesystem.settings, &stat), &file_attr(id, &stat));
+            }
             Err(error) => reply.error(errno(error)),
         });
     }
@@ -131,12 +138,14 @@ impl fuser::Filesystem for FuseFront {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (id, ttl, caller) = (NodeId(ino.0), self.ttl(), caller(req));
+        let (id, caller) = (NodeId(ino.0), caller(req));
         let open = fh.map(handle);
         let (accessed, modified) = (new_time(atime), new_time(mtime));
         let new = NewAttributes { mode, uid, gid, size, accessed, modified };
         self.run(move |filesystem| match filesystem.set_attributes(id, open, &new, caller) {
-            Ok(stat) => reply.attr(&ttl, &file_attr(id, &stat)),
+            Ok(stat) => {
+                reply.attr(&attr_timeout(&filesystem.settings, &stat), &file_attr(id, &stat));
+            }
             Err(error) => reply.error(errno(error)),
         });
     }
@@ -154,14 +163,14 @@ impl fuser::Filesystem for FuseFront {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let (parent, caller) = (NodeId(parent.0), caller(req));
+        let (parent, maker) = (NodeId(parent.0), Maker { caller: caller(req), umask });
         let node = NewNode::Other { mode, device: u64::from(rdev) };
         self.entry(name, reply, move |filesystem, name| {
-            filesystem.make(parent, &name, node, caller)
+            filesystem.make(parent, &name, node, maker)
         });
     }
 
@@ -171,12 +180,12 @@ impl fuser::Filesystem for FuseFront {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
-        let (parent, caller) = (NodeId(parent.0), caller(req));
+        let (parent, maker) = (NodeId(parent.0), Maker { caller: caller(req), umask });
         self.entry(name, reply, move |filesystem, name| {
-            filesystem.make(parent, &name, NewNode::Directory { mode }, caller)
+            filesystem.make(parent, &name, NewNode::Directory { mode }, maker)
         });
     }
 
@@ -192,9 +201,10 @@ impl fuser::Filesystem for FuseFront {
             Ok(target) => target,
             Err(error) => return reply.error(errno(error)),
         };
-        let (parent, caller) = (NodeId(parent.0), caller(req));
+        // A symbolic link has no permissions of its own.
+        let (parent, maker) = (NodeId(parent.0), Maker { caller: caller(req), umask: 0 });
         self.entry(link_name, reply, move |filesystem, name| {
-            filesystem.make(parent, &name, NewNode::Symlink { target: &target }, caller)
+            filesystem.make(parent, &name, NewNode::Symlink { target: &target }, maker)
         });
     }
 
@@ -255,20 +265,20 @@ impl fuser::Filesystem for FuseFront {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (name, caller, ttl) = (c_name(name), caller(req), self.ttl());
+        let (name, maker) = (c_name(name), Maker { caller: caller(req), umask });
         self.run(move |filesystem| {
             let created = name.and_then(|name| {
-                filesystem.create(NodeId(parent.0), &name, open_flags(flags), mode, caller)
+                filesystem.create(NodeId(parent.0), &name, open_flags(flags), mode, maker)
             });
             match created {
                 Ok((entry, opened)) => reply.created(
-                    &ttl,
+                    &common_timeout(&filesystem.settings, &entry.stat),
                     &file_attr(entry.id, &entry.stat),
-                    GENERATION,
+                    Generation(entry.generation),
                     FileHandle(opened.0),
                     OPEN_FLAGS,
                 ),
@@ -388,15 +398,17 @@ impl fuser::Filesystem for FuseFront {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let ttl = self.ttl();
         self.run(move |filesystem| {
+            let settings = &filesystem.settings;
             let listed = filesystem.list_with_attributes(handle(fh), offset, |entry, found| {
                 let name = OsStr::from_bytes(entry.name.to_bytes());
-                let attr = match found {
-                    Some(found) => file_attr(found.id, &found.stat),
-                    None => bare_attr(entry.id, entry.file_type),
+                let (attr, generation, ttl) = match found {
+                    Some(NodeEntry { id, generation, stat }) => {
+                        (file_attr(id, &stat), generation, common_timeout(settings, &stat))
+                    }
+                    None => (bare_attr(entry.id, entry.file_type), 0, Duration::ZERO),
                 };
-                !reply.add(attr.ino, entry.place, name, &ttl, &attr, GENERATION)
+                !reply.add(attr.ino, entry.place, name, &ttl, &attr, Generation(generation))
             });
             match listed {
                 Ok(()) => reply.ok(),
@@ -446,7 +458,7 @@ impl fuser::Filesystem for FuseFront {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -454,9 +466,9 @@ impl fuser::Filesystem for FuseFront {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (name, value) = (c_name(name), value.to_vec());
+        let (name, value, caller) = (c_name(name), value.to_vec(), caller(req));
         self.empty(reply, move |filesystem| {
-            filesystem.set_xattr(NodeId(ino.0), &name?, &value, flags.cast_unsigned())
+            filesystem.set_xattr(NodeId(ino.0), &name?, &value, flags.cast_unsigned(), caller)
         });
     }
 
@@ -466,15 +478,21 @@ impl fuser::Filesystem for FuseFront {
             let mut value = vec![0; size as usize];
             let result =
                 name.and_then(|name| filesystem.get_xattr(NodeId(ino.0), &name, &mut value));
-            answer_xattr(reply, size, &value, result);
+            match result {
+                Ok(len) if size == 0 => reply.size(u32::try_from(len).unwrap_or(u32::MAX)),
+                Ok(len) => reply.data(&value[..len.min(value.len())]),
+                Err(error) => reply.error(errno(error)),
+            }
         });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.run(move |filesystem| {
-            let mut names = vec![0; size as usize];
-            let result = filesystem.list_xattrs(NodeId(ino.0), &mut names);
-            answer_xattr(reply, size, &names, result);
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let caller = caller(req);
+        self.run(move |filesystem| match filesystem.list_xattrs(NodeId(ino.0), caller) {
+            Ok(names) if size == 0 => reply.size(u32::try_from(names.len()).unwrap_or(u32::MAX)),
+            Ok(names) if names.len() > size as usize => reply.error(errno(Errno::RANGE)),
+            Ok(names) => reply.data(&names),
+            Err(error) => reply.error(errno(error)),
         });
     }
 
@@ -547,13 +565,20 @@ impl fuser::Filesystem for FuseFront {
     }
 }
 
-/// Replies with the length that was asked for by an empty buffer, or with the value.
-fn answer_xattr(reply: ReplyXattr, size: u32, value: &[u8], result: Result<usize>) {
-    match result {
-        Ok(len) if size == 0 => reply.size(u32::try_from(len).unwrap_or(u32::MAX)),
-        Ok(len) => reply.data(&value[..len.min(value.len())]),
-        Err(error) => reply.error(errno(error)),
+/// How long the kernel may use these attributes. A write takes set-user-id bits away, which the
+/// kernel does not hear of: with them, not at all.
+fn attr_timeout(settings: &Settings, stat: &Stat) -> Duration {
+    const SET_IDS: u32 = 0o6000;
+    if stat.mode & SET_IDS != 0 && stat.file_type() == FileType::RegularFile {
+        Duration::ZERO
+    } else {
+        settings.attr_timeout
     }
+}
+
+/// For the replies in which fuser takes one time for both the name and the attributes.
+fn common_timeout(settings: &Settings, stat: &Stat) -> Duration {
+    attr_timeout(settings, stat).min(settings.entry_timeout)
 }
 
 fn handle(fh: FileHandle) -> HandleId {
@@ -561,7 +586,7 @@ fn handle(fh: FileHandle) -> HandleId {
 }
 
 fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
 fn open_flags(flags: i32) -> OFlags {

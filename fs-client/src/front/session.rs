@@ -9,7 +9,7 @@ const REQUEST_BYTES_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 64;
 
 /// What we ask for, where the kernel offers it.
-const CAPABILITIES: [InitFlags; 8] = [
+const CAPABILITIES: [InitFlags; 10] = [
     // Parts of one large direct read or write travel at the same time.
     InitFlags::FUSE_ASYNC_DIO,
     // Look-ups and listings of one directory go on at the same time.
@@ -23,6 +23,10 @@ const CAPABILITIES: [InitFlags; 8] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     // Set-user-id bits are taken away here or by the source.
     InitFlags::FUSE_HANDLE_KILLPRIV,
+    // The kernel looks at ACLs when it checks permissions.
+    InitFlags::FUSE_POSIX_ACL,
+    // The source applies the mask: it knows when a default ACL takes its place.
+    InitFlags::FUSE_DONT_MASK,
     // Shared mappings of files that are past the page cache otherwise (Linux 6.6).
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
 ];

@@ -4,8 +4,8 @@ use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{
-    AtFlags, Gid, Timespec, Timestamps, Uid, XattrFlags, chownat, getxattr, listxattr, removexattr,
-    setxattr, utimensat,
+    AtFlags, Gid, Timespec, Timestamps, Uid, XattrFlags, chownat, getxattr, getxattr_query,
+    listxattr, listxattr_query, removexattr, setxattr, utimensat,
 };
 use rustix::io::{Errno, Result};
 
@@ -27,12 +27,31 @@ impl Source {
         name: &CStr,
         buffer: &mut [u8],
     ) -> Result<usize> {
-        getxattr(proc_path(node), name, buffer)
+        if buffer.is_empty() {
+            getxattr_query(proc_path(node), name)
+        } else {
+            getxattr(proc_path(node), name, buffer)
+        }
     }
 
-    /// The names of all attributes, each ended by a NUL. An empty buffer asks for their length.
-    pub(crate) fn list_xattrs(&self, node: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
-        listxattr(proc_path(node), buffer)
+    /// The names of all attributes, each ended by a NUL.
+    pub(crate) fn list_xattrs(&self, node: BorrowedFd<'_>) -> Result<Vec<u8>> {
+        let path = proc_path(node);
+        loop {
+            let mut names = vec![0; listxattr_query(&path)?];
+            if names.is_empty() {
+                return Ok(names);
+            }
+            match listxattr(&path, &mut names[..]) {
+                // More since.
+                Err(Errno::RANGE) => {}
+                Ok(len) => {
+                    names.truncate(len);
+                    return Ok(names);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Sets an attribute; `flags` as in setxattr(2).

@@ -1,5 +1,6 @@
 //! Open files of the source: one way to read, past the page cache, and one to write.
 
+use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 use rustix::io::{Errno, ReadWriteFlags, Result, preadv, pwritev, pwritev2};
 
 use super::{Source, unsupported};
+use crate::arena::AlignedBuffer;
 use crate::block::BLOCK_SIZE;
 
 /// `RWF_DONTCACHE` (Linux 6.14): written pages leave the page cache when they are on disk.
@@ -20,6 +22,18 @@ const BUFFERS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct DirectFile {
     file: OwnedFd,
+    atime: Atime,
+    /// The source has noted an access through this descriptor.
+    accessed: AtomicBool,
+}
+
+/// What reading does to a file's time of access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Atime {
+    /// What the source's own mount options say.
+    AsSource,
+    /// Nothing.
+    Kept,
 }
 
 /// What must be on the disk before a write is acknowledged.
@@ -45,15 +59,22 @@ impl Source {
     /// Opens a regular file for reads of whole blocks. Past the page cache where the source can:
     /// a filesystem without O_DIRECT, or one that wants more than a block's alignment, is read
     /// through it.
-    pub(crate) fn open_direct(&self, node: BorrowedFd<'_>) -> Result<DirectFile> {
-        let read = OFlags::RDONLY;
+    pub(crate) fn open_direct(&self, node: BorrowedFd<'_>, atime: Atime) -> Result<DirectFile> {
+        let read = match atime {
+            Atime::AsSource => OFlags::RDONLY,
+            Atime::Kept => OFlags::RDONLY | OFlags::NOATIME,
+        };
         let file = match self.reopen(node, read | OFlags::DIRECT) {
             Ok(file) if block_aligned(file.as_fd()) => file,
             Ok(_) => self.reopen(node, read)?,
             Err(error) if unsupported(error) => self.reopen(node, read)?,
+            // Only the owner may ask for it; the mount's option cannot.
+            Err(Errno::PERM) if atime == Atime::Kept => {
+                return self.open_direct(node, Atime::AsSource);
+            }
             Err(error) => return Err(error),
         };
-        Ok(DirectFile { file })
+        Ok(DirectFile { file, atime, accessed: AtomicBool::new(false) })
     }
 
     /// Opens a regular file for writing, and empties it if `flags` hold O_TRUNC. Each write says
@@ -66,13 +87,35 @@ impl Source {
 impl DirectFile {
     /// Wraps a descriptor that reads through the page cache.
     pub(crate) fn buffered(file: OwnedFd) -> Self {
-        Self { file }
+        Self { file, atime: Atime::AsSource, accessed: AtomicBool::new(false) }
+    }
+
+    /// Has the source note that the file, `size` bytes long, was read, should it not have seen a
+    /// read of it since it was opened. It decides what becomes of it.
+    pub(crate) fn note_access(&self, size: u64) {
+        thread_local! {
+            /// Where nothing is read to.
+            static NOWHERE: RefCell<Option<AlignedBuffer>> = const { RefCell::new(None) };
+        }
+        if self.atime == Atime::Kept || self.accessed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        NOWHERE.with_borrow_mut(|buffer| {
+            if buffer.is_none() {
+                *buffer = AlignedBuffer::new(1).ok();
+            }
+            let Some(buffer) = buffer else { return };
+            // A read behind the end brings nothing from the disk, and counts as an access.
+            let end = size.next_multiple_of(BLOCK_SIZE as u64);
+            let _ = preadv(&self.file, &mut [IoSliceMut::new(buffer.bytes_mut())], end);
+        });
     }
 
     /// Reads into `buffers`, whole blocks each, from `offset`, a multiple of the block size.
     /// Returns how many bytes there were: fewer than asked only at the end of the file. What
     /// lies beyond is zeroed.
     pub(crate) fn read_blocks(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+        self.accessed.store(true, Ordering::Relaxed);
         let wanted: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut done = 0;
         while done < wanted {
@@ -216,7 +259,6 @@ fn remaining<'a>(buffers: &'a mut [IoSliceMut<'_>], mut done: usize) -> Vec<IoSl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::AlignedBuffer;
 
     #[test]
     fn a_read_past_the_end_says_how_much_there_was_and_zeroes_the_rest() {
@@ -225,7 +267,7 @@ mod tests {
         let source = Source::open(dir.path()).unwrap();
         let root = source.root().unwrap();
         let (node, _) = source.look_up(root.as_fd(), c"f").unwrap();
-        let file = source.open_direct(node.as_fd()).unwrap();
+        let file = source.open_direct(node.as_fd(), Atime::AsSource).unwrap();
         let mut buffer = AlignedBuffer::new(3).unwrap();
         buffer.bytes_mut().fill(9);
         let got = file.read_blocks(&mut [IoSliceMut::new(buffer.bytes_mut())], 0).unwrap();

@@ -11,12 +11,12 @@ mod node;
 mod stat;
 
 pub(crate) use attributes::NewTime;
-pub(crate) use file::{DirectFile, Durability, WrittenFile};
+pub(crate) use file::{Atime, DirectFile, Durability, WrittenFile};
 pub(crate) use names::{EntryKind, NewNode};
 pub(crate) use node::{Node, NodeFd, Nodes};
 pub(crate) use stat::{Identity, Stamp, Stat, Timestamp};
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +31,16 @@ pub(crate) struct Source {
     /// `/proc/self/fd`: the way from a descriptor that only names a file (O_PATH) to one that
     /// opens it.
     descriptors: OwnedFd,
+    covered: Option<Covered>,
+}
+
+/// The directory that the mount covers, should it lie inside the source. Looking it up by name
+/// would lead into the mount, whose requests we answer ourselves.
+#[derive(Debug)]
+struct Covered {
+    parent: Identity,
+    name: CString,
+    directory: OwnedFd,
 }
 
 impl Source {
@@ -42,7 +52,7 @@ impl Source {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())?;
         let descriptors = openat(CWD, c"/proc/self/fd", flags, Mode::empty())?;
-        let source = Self { root, descriptors };
+        let source = Self { root, descriptors, covered: None };
         // Searching it must be allowed, or every look-up would fail.
         rustix::fs::accessat(
             &source.root,
@@ -51,6 +61,20 @@ impl Source {
             rustix::fs::AtFlags::EACCESS,
         )?;
         Ok(source)
+    }
+
+    /// Remembers the directory at `mountpoint`, which is about to be mounted over.
+    pub(crate) fn cover(&mut self, mountpoint: &Path) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt as _;
+        // The root directory has no name.
+        let Some(name) = mountpoint.file_name() else { return Ok(()) };
+        let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, mountpoint, flags, Mode::empty())?;
+        let parent = openat(&directory, c"..", flags, Mode::empty())?;
+        let parent = Stat::of(parent.as_fd())?.identity;
+        self.covered = Some(Covered { parent, name, directory });
+        Ok(())
     }
 
     /// A descriptor of its own for the root.
@@ -73,6 +97,13 @@ impl Source {
     pub(crate) fn reopen(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
         let flags = (flags | OFlags::CLOEXEC) - OFlags::NOFOLLOW - OFlags::CREATE - OFlags::EXCL;
         openat(&self.descriptors, number(node), flags, Mode::empty())
+    }
+
+    /// The covered directory, if `name` in `directory` is its name.
+    fn covered(&self, directory: BorrowedFd<'_>, name: &CStr) -> Option<BorrowedFd<'_>> {
+        let covered = self.covered.as_ref().filter(|covered| covered.name.as_c_str() == name)?;
+        let here = Stat::of(directory).ok()?.identity;
+        (here == covered.parent).then(|| covered.directory.as_fd())
     }
 
     /// The directory in which descriptors have names, and the name of `node` in it.

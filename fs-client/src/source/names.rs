@@ -45,9 +45,20 @@ impl Source {
         name: &CStr,
     ) -> Result<(OwnedFd, Stat)> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = openat(directory, name, flags, Mode::empty())?;
+        let node = match self.covered(directory, name) {
+            Some(covered) => rustix::io::fcntl_dupfd_cloexec(covered, 3)?,
+            None => openat(directory, name, flags, Mode::empty())?,
+        };
         let stat = Stat::of(node.as_fd())?;
         Ok((node, stat))
+    }
+
+    /// What `name` in `directory` is. Symbolic links are not followed.
+    pub(crate) fn stat(&self, directory: BorrowedFd<'_>, name: &CStr) -> Result<Stat> {
+        match self.covered(directory, name) {
+            Some(covered) => Stat::of(covered),
+            None => Stat::at(directory, name),
+        }
     }
 
     /// A descriptor that names what `file` has open.

@@ -36,8 +36,16 @@ pub(crate) struct Node {
     nodes: Arc<Nodes>,
     number: NodeNumber,
     anchor: Anchor,
-    /// Its descriptor, while anybody has it.
-    current: Mutex<Weak<OwnedFd>>,
+    current: Mutex<Current>,
+}
+
+/// The descriptor of a node that is kept by its handle.
+#[derive(Debug)]
+enum Current {
+    /// There while anybody has it.
+    Shared(Weak<OwnedFd>),
+    /// There as long as the node: without it the file would vanish.
+    Pinned(NodeFd),
 }
 
 /// A descriptor that names a node without opening it (O_PATH). Holding it keeps a file that was
@@ -61,7 +69,7 @@ struct Root {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct MountNumber(libc::c_int);
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Handle {
     kind: libc::c_int,
     bytes: Box<[u8]>,
@@ -102,7 +110,7 @@ impl Nodes {
             (mount == root.mount).then_some(handle)
         });
         let number = NodeNumber(self.next.fetch_add(1, Ordering::Relaxed));
-        let current = Mutex::new(Arc::downgrade(&fd.0));
+        let current = Mutex::new(Current::Shared(Arc::downgrade(&fd.0)));
         let anchor = match handle {
             Some(handle) => {
                 self.keep(number, fd);
@@ -135,15 +143,44 @@ impl Node {
             Anchor::Handle(handle) => handle,
         };
         let mut current = self.current.lock();
-        if let Some(fd) = current.upgrade() {
-            return Ok(NodeFd(fd));
+        if let Some(fd) = current.get() {
+            return Ok(fd);
         }
         let root = self.nodes.root.as_ref().ok_or(Errno::STALE)?;
         let fd = NodeFd(Arc::new(root.open(handle)?));
-        *current = Arc::downgrade(&fd.0);
+        *current = Current::Shared(Arc::downgrade(&fd.0));
         drop(current);
         self.nodes.keep(self.number, fd.clone());
         Ok(fd)
+    }
+
+    /// Whether `fd`, whose device and inode are the node's, names the same file, and not one that
+    /// was given the inode of a removed one.
+    pub(crate) fn is(&self, fd: BorrowedFd<'_>) -> bool {
+        let handle = match &self.anchor {
+            Anchor::Held(_) => return true,
+            Anchor::Handle(handle) => handle,
+        };
+        // While a descriptor is open the inode is not given to another file.
+        if self.current.lock().get().is_some() {
+            return true;
+        }
+        handle_of(fd).is_ok_and(|(other, _)| other == *handle)
+    }
+
+    /// Keeps the file, whose last name is gone, for as long as the node is known: somebody may be
+    /// in that directory, or hold the file without having opened it.
+    pub(crate) fn pin(&self, fd: NodeFd) {
+        *self.current.lock() = Current::Pinned(fd);
+    }
+}
+
+impl Current {
+    fn get(&self) -> Option<NodeFd> {
+        match self {
+            Self::Shared(fd) => fd.upgrade().map(NodeFd),
+            Self::Pinned(fd) => Some(fd.clone()),
+        }
     }
 }
 

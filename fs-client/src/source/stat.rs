@@ -1,8 +1,9 @@
 //! What the source says about a file.
 
+use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{AtFlags, FileType, fstat, statat};
 use rustix::io::Result;
 
 /// Which file it is, whatever its names: device and inode.
@@ -50,12 +51,20 @@ pub(crate) struct Stat {
 impl Stat {
     /// Asks the source.
     pub(crate) fn of(node: BorrowedFd<'_>) -> Result<Self> {
-        let stat = fstat(node)?;
+        Ok(Self::from_raw(&fstat(node)?))
+    }
+
+    /// Asks the source what `name` in `directory` is. Symbolic links are not followed.
+    pub(crate) fn at(directory: BorrowedFd<'_>, name: &CStr) -> Result<Self> {
+        Ok(Self::from_raw(&statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    fn from_raw(stat: &rustix::fs::Stat) -> Self {
         let time = |seconds, nanoseconds: u64| Timestamp {
             seconds,
             nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
         };
-        Ok(Self {
+        Self {
             identity: Identity { device: stat.st_dev, inode: stat.st_ino },
             mode: stat.st_mode,
             links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
@@ -68,7 +77,7 @@ impl Stat {
             accessed: time(stat.st_atime, stat.st_atime_nsec),
             modified: time(stat.st_mtime, stat.st_mtime_nsec),
             changed: time(stat.st_ctime, stat.st_ctime_nsec),
-        })
+        }
     }
 
     /// What kind of file it is.
