@@ -40,10 +40,14 @@ impl Filesystem {
         caller: Caller,
     ) -> Result<Stat> {
         let inode = self.inode(id)?;
+        let times = !matches!((new.accessed, new.modified), (NewTime::Keep, NewTime::Keep));
         if let Some(size) = new.size {
-            self.truncate(&inode, open, size, caller)?;
+            let stat = self.truncate(&inode, open, size, caller)?;
+            if new.uid.is_none() && new.gid.is_none() && new.mode.is_none() && !times {
+                return Ok(stat);
+            }
         }
-        self.keeping_contents(&inode, || {
+        let (_, stat) = self.keeping_contents(&inode, || {
             let node = inode.node()?;
             let node = node.as_fd();
             // The owner first: that takes away set-user-id bits, which the mode may then set.
@@ -53,12 +57,12 @@ impl Filesystem {
             if let Some(mode) = new.mode {
                 self.source.change_mode(node, mode & 0o7777)?;
             }
-            if !matches!((new.accessed, new.modified), (NewTime::Keep, NewTime::Keep)) {
+            if times {
                 self.source.set_times(node, new.accessed, new.modified)?;
             }
             Ok(())
         })?;
-        Stat::of(inode.node()?.as_fd())
+        Ok(stat)
     }
 
     /// The value of an extended attribute; an empty buffer asks for its length.
@@ -107,13 +111,15 @@ impl Filesystem {
                 }
             }
             Ok(())
-        })
+        })?;
+        Ok(())
     }
 
     /// Removes an extended attribute.
     pub(crate) fn remove_xattr(&self, id: NodeId, name: &CStr) -> Result<()> {
         let inode = self.inode(id)?;
-        self.keeping_contents(&inode, || self.source.remove_xattr(inode.node()?.as_fd(), name))
+        self.keeping_contents(&inode, || self.source.remove_xattr(inode.node()?.as_fd(), name))?;
+        Ok(())
     }
 
     /// The figures of the filesystem that holds an inode.
@@ -122,13 +128,14 @@ impl Filesystem {
     }
 
     /// Does something of our own to a file that moves its times but not its contents, so that it
-    /// is not taken for a change behind the mount.
+    /// is not taken for a change behind the mount. Returns what the source says afterwards, too.
     pub(crate) fn keeping_contents<T>(
         &self,
         inode: &Inode,
         act: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let _change = inode.contents.begin_change(inode.node()?)?;
-        act()
+    ) -> Result<(T, Stat)> {
+        let change = inode.contents.begin_change(inode.node()?)?;
+        let done = act()?;
+        Ok((done, change.end()?))
     }
 }

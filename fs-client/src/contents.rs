@@ -34,6 +34,7 @@ pub(crate) struct Contents {
 pub(crate) struct Change<'a> {
     contents: &'a Contents,
     node: NodeFd,
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Contents {
             self.compare(&mut state, &stat);
         }
         state.changes += 1;
-        Ok(Change { contents: self, node })
+        Ok(Change { contents: self, node, ended: false })
     }
 
     /// Gives the contents a new key: they changed in a way that is not worth following.
@@ -139,11 +140,18 @@ impl Contents {
     }
 }
 
-impl Drop for Change<'_> {
-    fn drop(&mut self) {
+impl Change<'_> {
+    /// Ends the change, and returns what the source says then.
+    pub(crate) fn end(mut self) -> Result<Stat> {
+        self.ended = true;
+        self.take_stamp()
+    }
+
+    fn take_stamp(&self) -> Result<Stat> {
         let mut state = self.contents.state.lock();
         state.changes -= 1;
-        let stat = Stat::of(self.node.as_fd()).ok();
+        let result = Stat::of(self.node.as_fd());
+        let stat = result.as_ref().ok();
         if let Some(stat) = stat
             && stat.size != self.contents.size.swap(stat.size, Ordering::SeqCst)
         {
@@ -151,7 +159,17 @@ impl Drop for Change<'_> {
             self.contents.renew();
         }
         if state.changes == 0 {
-            state.stamp = stat.map(|stat| stat.stamp());
+            state.stamp = stat.map(Stat::stamp);
+        }
+        result
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Without a stamp the next look finds a change.
+            let _ = self.take_stamp();
         }
     }
 }
@@ -160,7 +178,6 @@ impl Drop for Change<'_> {
 /// tick every 1 to 10 ms on kernels before 6.13, and every 2 s on some filesystems. Then the next
 /// look takes the file for changed.
 fn settled(stat: &Stat) -> Option<Stamp> {
-    const TICK: Duration = Duration::from_millis(20);
     const TICK_OF_SECONDS: Duration = Duration::from_secs(2);
     let changed = stat.changed;
     let tick = if changed.nanoseconds == 0 { TICK_OF_SECONDS } else { TICK };
@@ -170,6 +187,8 @@ fn settled(stat: &Stat) -> Option<Stamp> {
     let young = SystemTime::now().duration_since(at).is_ok_and(|age| age < tick);
     (!young).then(|| stat.stamp())
 }
+
+const TICK: Duration = Duration::from_millis(20);
 
 /// Milliseconds since the first call.
 fn now_ms() -> u64 {
@@ -186,13 +205,36 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
+    /// A file that was last changed a while ago.
+    fn settled_file() -> (std::fs::File, NodeFd, Contents) {
+        let file = tempfile::tempfile().unwrap();
+        std::thread::sleep(2 * TICK);
+        let node = NodeFd::from(file.try_clone().unwrap());
+        let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
+        (file, node, contents)
+    }
+
+    #[test]
+    fn a_change_within_the_same_tick_as_the_one_before_is_not_missed() {
+        let (mut file, node, contents) = settled_file();
+        file.write_all(b"first").unwrap();
+        contents.revalidate(node.as_fd()).unwrap();
+        let key = contents.key();
+        // What it would see had the next change left no trace: the same stamp.
+        contents.revalidate(node.as_fd()).unwrap();
+        assert_ne!(contents.key(), key);
+        std::thread::sleep(2 * TICK);
+        contents.revalidate(node.as_fd()).unwrap();
+        let key = contents.key();
+        contents.revalidate(node.as_fd()).unwrap();
+        assert_eq!(contents.key(), key, "old enough to be certain");
+    }
+
     #[test]
     fn a_change_by_others_gives_a_new_key_and_an_own_one_does_not() {
-        let mut file = tempfile::tempfile().unwrap();
-        let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
+        let (mut file, own, contents) = settled_file();
         let key = contents.key();
 
-        let own = NodeFd::from(file.try_clone().unwrap());
         let change = contents.begin_change(own.clone()).unwrap();
         file.write_all(b"own").unwrap();
         contents.grow(3);
@@ -208,9 +250,7 @@ mod tests {
 
     #[test]
     fn a_change_of_length_by_others_during_an_own_one_is_noticed() {
-        let mut file = tempfile::tempfile().unwrap();
-        let own = NodeFd::from(file.try_clone().unwrap());
-        let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
+        let (mut file, own, contents) = settled_file();
         let key = contents.key();
         let change = contents.begin_change(own.clone()).unwrap();
         file.write_all(b"another's").unwrap();
@@ -221,9 +261,7 @@ mod tests {
 
     #[test]
     fn a_change_by_others_is_not_hidden_by_an_own_one_that_follows() {
-        let mut file = tempfile::tempfile().unwrap();
-        let own = NodeFd::from(file.try_clone().unwrap());
-        let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
+        let (mut file, own, contents) = settled_file();
         let key = contents.key();
         file.write_all(b"another's").unwrap();
         drop(contents.begin_change(own.clone()).unwrap());

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::behind::Behind;
 pub(crate) use crate::caller::Caller;
 use crate::caller::{Deed, acting_as};
 use crate::handles::Handles;
@@ -30,6 +31,7 @@ pub(crate) struct Filesystem {
     pub(crate) flights: Flights,
     pub(crate) remote: Arc<Tier>,
     pub(crate) workers: Workers,
+    pub(crate) behind: Behind,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
 }

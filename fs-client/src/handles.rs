@@ -1,15 +1,16 @@
 //! Open files and directories, by the numbers that the kernel holds.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::inodes::Inode;
 use crate::local::Sequence;
-use crate::source::{DirectFile, NodeFd, WrittenFile};
+use crate::source::{Atime, DirectFile, NodeFd, WrittenFile};
 
 /// The number of an open file or directory. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,17 +22,44 @@ pub(crate) struct FileHandle {
     pub(crate) inode: Arc<Inode>,
     /// Keeps the file, should its last name be removed.
     pub(crate) node: NodeFd,
-    /// Present if it was opened for reading.
-    pub(crate) direct: Option<DirectFile>,
+    /// Present if it was opened for reading: what that does to the time of access.
+    pub(crate) reads: Option<Atime>,
+    /// Opened by the first read that needs it, if not before.
+    pub(crate) direct: OnceLock<DirectFile>,
     /// Present if it was opened for writing.
     pub(crate) written: Option<WrittenFile>,
     pub(crate) sequence: Sequence,
+    /// When a short write was noted last.
+    noted: Mutex<Option<Instant>>,
 }
 
+/// A file with short writes is noted so often.
+const NOTE_EVERY: Duration = Duration::from_secs(30);
+
 impl FileHandle {
+    pub(crate) fn new(
+        inode: Arc<Inode>,
+        node: NodeFd,
+        reads: Option<Atime>,
+        written: Option<WrittenFile>,
+    ) -> Self {
+        let (direct, sequence) = (OnceLock::new(), Sequence::default());
+        Self { inode, node, reads, direct, written, sequence, noted: Mutex::new(None) }
+    }
+
+    /// Whether it is time to note that the file is being written.
+    pub(crate) fn to_be_noted(&self, now: Instant) -> bool {
+        let mut noted = self.noted.lock();
+        let due = noted.is_none_or(|at| now.duration_since(at) >= NOTE_EVERY);
+        if due {
+            *noted = Some(now);
+        }
+        due
+    }
+
     /// A descriptor for calls that do not care how it was opened.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        match (&self.written, &self.direct) {
+        match (&self.written, self.direct.get()) {
             (Some(file), _) => file.fd(),
             (None, Some(file)) => file.fd(),
             (None, None) => self.node.as_fd(),

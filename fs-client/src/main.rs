@@ -7,6 +7,7 @@ mod arena;
 mod args;
 mod attributes;
 mod background;
+mod behind;
 mod block;
 mod caller;
 mod contents;

@@ -11,7 +11,6 @@ use crate::caller::{Deed, with_umask};
 use crate::filesystem::{Caller, Filesystem, NodeEntry, Result};
 use crate::handles::{FileHandle, HandleId};
 use crate::inodes::{Inode, NodeId};
-use crate::local::Sequence;
 use crate::source::{Atime, DirectFile, EntryKind, NewNode, NodeFd, Stat, WrittenFile};
 
 /// Who makes something, and which permissions it shall not have.
@@ -43,7 +42,7 @@ impl Filesystem {
     pub(crate) fn look_up(&self, parent: NodeId, name: &CStr) -> Result<NodeEntry> {
         let parent = self.inode(parent)?;
         let (node, stat) = self.source.look_up(parent.node()?.as_fd(), name)?;
-        Ok(self.told(node, &stat).1)
+        Ok(self.told(&parent, name, node, &stat).1)
     }
 
     /// The kernel has forgotten so many look-ups.
@@ -79,12 +78,13 @@ impl Filesystem {
         mode: u32,
         maker: Maker,
     ) -> Result<(NodeEntry, HandleId)> {
-        let directory = self.inode(parent)?.node()?;
+        let parent = self.inode(parent)?;
+        let directory = parent.node()?;
         let file = self.as_caller(maker.caller, Deed::Make, || {
             with_umask(maker.umask, || self.source.create(directory.as_fd(), name, flags, mode))
         })?;
         let (node, stat) = self.source.name_of(file.as_fd())?;
-        let (inode, entry) = self.told(node, &stat);
+        let (inode, entry) = self.told(&parent, name, node, &stat);
         let opened = self.open_created(&inode, flags, file);
         if opened.is_err() {
             // The kernel will not hear of the inode.
@@ -105,10 +105,12 @@ impl Filesystem {
         let written = writes
             .then(|| self.source.open_written(node.as_fd(), flags - OFlags::TRUNC))
             .transpose()?;
-        let reads = !flags.contains(OFlags::WRONLY);
-        let atime = self.atime(flags);
-        let direct = reads.then(|| self.source.open_direct(node.as_fd(), atime)).transpose()?;
-        Ok(self.add_handle(&inode, node, direct, written))
+        let handle = FileHandle::new(inode, node, self.reads(flags), written);
+        // Whoever only reads is to hear of errors now.
+        if handle.written.is_none() {
+            self.direct(&handle)?;
+        }
+        Ok(self.handles.add_file(handle))
     }
 
     /// Closes a file.
@@ -119,17 +121,22 @@ impl Filesystem {
     /// Gives a file one more name. Counts as a look-up.
     pub(crate) fn link(&self, id: NodeId, parent: NodeId, name: &CStr) -> Result<NodeEntry> {
         let (inode, directory) = (self.inode(id)?, self.inode(parent)?);
-        self.keeping_contents(&inode, || {
+        let (_, stat) = self.keeping_contents(&inode, || {
             self.source.link(inode.node()?.as_fd(), directory.node()?.as_fd(), name)
         })?;
-        self.look_up(parent, name)
+        match self.inodes.looked_up_again(&directory, name, &stat) {
+            Some(known) => Ok(NodeEntry { id: known.id, generation: known.generation, stat }),
+            None => self.look_up(parent, name),
+        }
     }
 
     /// Removes a name.
     pub(crate) fn remove(&self, parent: NodeId, name: &CStr, kind: EntryKind) -> Result<()> {
         let directory = self.inode(parent)?.node()?;
         let named = self.named(directory.as_fd(), name);
-        self.renaming(named.as_ref(), || self.source.remove(directory.as_fd(), name, kind))?;
+        // What ends with its name needs nothing kept.
+        let living = named.as_ref().filter(|named| !named.only);
+        self.renaming(living, || self.source.remove(directory.as_fd(), name, kind))?;
         if let Some(named) = named {
             named.gone();
         }
@@ -143,19 +150,26 @@ impl Filesystem {
         to: (NodeId, &CStr),
         flags: u32,
     ) -> Result<()> {
-        let (old, new) = (self.inode(from.0)?.node()?, self.inode(to.0)?.node()?);
+        let (old_parent, new_parent) = (self.inode(from.0)?, self.inode(to.0)?);
+        let (old, new) = (old_parent.node()?, new_parent.node()?);
         let moved = self.named(old.as_fd(), from.1);
         let replaced = self.named(new.as_fd(), to.1);
-        // Both may live on: under a new name, under another one, or in each other's place.
+        let exchanged = flags & RenameFlags::EXCHANGE.bits() != 0;
+        let living = replaced.as_ref().filter(|replaced| exchanged || !replaced.only);
         self.renaming(moved.as_ref(), || {
-            self.renaming(replaced.as_ref(), || {
+            self.renaming(living, || {
                 self.source.rename((old.as_fd(), from.1), (new.as_fd(), to.1), flags)
             })
         })?;
-        if let Some(replaced) = replaced
-            && flags & RenameFlags::EXCHANGE.bits() == 0
-        {
-            replaced.gone();
+        if let Some(moved) = moved {
+            moved.inode.found_at(&new_parent, to.1);
+        }
+        if let Some(replaced) = replaced {
+            if exchanged {
+                replaced.inode.found_at(&old_parent, from.1);
+            } else {
+                replaced.gone();
+            }
         }
         Ok(())
     }
@@ -210,7 +224,7 @@ impl Filesystem {
                 any = true;
                 return each(listed, None);
             }
-            let (node, stat) = match self.source.look_up(node.as_fd(), listed.name) {
+            let (inode, entry) = match self.list_one(&directory.inode, node.as_fd(), &listed) {
                 Ok(found) => found,
                 // Gone since it was listed.
                 Err(Errno::NOENT) => return true,
@@ -219,7 +233,6 @@ impl Filesystem {
                     return false;
                 }
             };
-            let (inode, entry) = self.told(node, &stat);
             let taken = each(ListedEntry { id: inode.id, ..listed }, Some(entry));
             if !taken {
                 self.inodes.forget(inode.id, 1);
@@ -234,9 +247,33 @@ impl Filesystem {
         }
     }
 
+    /// What a listing tells of an entry. Most of those that the kernel knows need not be opened.
+    fn list_one(
+        &self,
+        directory: &Inode,
+        node: BorrowedFd<'_>,
+        listed: &ListedEntry<'_>,
+    ) -> Result<(Arc<Inode>, NodeEntry)> {
+        if self.inodes.by_id(listed.id).is_some() {
+            let stat = self.source.stat(node, listed.name)?;
+            if let Some(inode) = self.inodes.looked_up_again(directory, listed.name, &stat) {
+                let entry = NodeEntry { id: inode.id, generation: inode.generation, stat };
+                return Ok((inode, entry));
+            }
+        }
+        let (found, stat) = self.source.look_up(node, listed.name)?;
+        Ok(self.told(directory, listed.name, found, &stat))
+    }
+
     /// Notes that the kernel is told of an inode.
-    fn told(&self, node: OwnedFd, stat: &Stat) -> (Arc<Inode>, NodeEntry) {
-        let inode = self.inodes.looked_up(node, stat);
+    fn told(
+        &self,
+        directory: &Inode,
+        name: &CStr,
+        node: OwnedFd,
+        stat: &Stat,
+    ) -> (Arc<Inode>, NodeEntry) {
+        let inode = self.inodes.looked_up(directory, name, node, stat);
         let entry = NodeEntry { id: inode.id, generation: inode.generation, stat: *stat };
         (inode, entry)
     }
@@ -254,7 +291,7 @@ impl Filesystem {
     fn renaming<T>(&self, named: Option<&Named>, act: impl FnOnce() -> Result<T>) -> Result<T> {
         match named {
             Some(named) if named.inode.file_type == FileType::RegularFile => {
-                self.keeping_contents(&named.inode, act)
+                self.keeping_contents(&named.inode, act).map(|(done, _)| done)
             }
             _ => act(),
         }
@@ -267,36 +304,55 @@ impl Filesystem {
         }
         let node = inode.node()?;
         inode.contents.revalidate(node.as_fd())?;
-        let reads = !flags.contains(OFlags::WRONLY);
-        let direct = match self.source.open_direct(node.as_fd(), self.atime(flags)) {
-            _ if !reads => None,
-            Ok(direct) => Some(direct),
-            // The new file's mode may deny what the one who creates it was given.
-            Err(Errno::ACCESS) => Some(DirectFile::buffered(rustix::io::dup(&file)?)),
-            Err(error) => return Err(error),
-        };
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        Ok(self.add_handle(inode, node, direct, writes.then(|| WrittenFile::new(file))))
+        let reads = self.reads(flags);
+        let handle = if writes {
+            FileHandle::new(inode.clone(), node, reads, Some(WrittenFile::new(file)))
+        } else {
+            let handle = FileHandle::new(inode.clone(), node, reads, None);
+            self.open_to_read(&handle, file.as_fd())?;
+            handle
+        };
+        Ok(self.handles.add_file(handle))
     }
 
-    /// What reading a file that was opened with `flags` does to its time of access.
-    fn atime(&self, flags: OFlags) -> Atime {
-        if self.settings.no_atime || flags.contains(OFlags::NOATIME) {
-            Atime::Kept
-        } else {
-            Atime::AsSource
+    /// The descriptor for reads.
+    ///
+    /// # Errors
+    /// `BADF` if the file was not opened for reading; those of open(2).
+    pub(crate) fn direct<'h>(&self, handle: &'h FileHandle) -> Result<&'h DirectFile> {
+        match handle.direct.get() {
+            Some(direct) => Ok(direct),
+            None => self.open_to_read(handle, handle.fd()),
         }
     }
 
-    fn add_handle(
+    fn open_to_read<'h>(
         &self,
-        inode: &Arc<Inode>,
-        node: NodeFd,
-        direct: Option<DirectFile>,
-        written: Option<WrittenFile>,
-    ) -> HandleId {
-        let (inode, sequence) = (inode.clone(), Sequence::default());
-        self.handles.add_file(FileHandle { inode, node, direct, written, sequence })
+        handle: &'h FileHandle,
+        created: BorrowedFd<'_>,
+    ) -> Result<&'h DirectFile> {
+        let atime = handle.reads.ok_or(Errno::BADF)?;
+        let direct = match self.source.open_direct(handle.node.as_fd(), atime) {
+            // The new file's mode may deny what the one who creates it was given.
+            Err(Errno::ACCESS) => {
+                DirectFile::buffered(rustix::io::fcntl_dupfd_cloexec(created, 3)?)
+            }
+            opened => opened?,
+        };
+        Ok(handle.direct.get_or_init(|| direct))
+    }
+
+    /// What reading a file that was opened with `flags` does to its time of access; none if it
+    /// may not be read.
+    fn reads(&self, flags: OFlags) -> Option<Atime> {
+        if flags.contains(OFlags::WRONLY) {
+            None
+        } else if self.settings.no_atime || flags.contains(OFlags::NOATIME) {
+            Some(Atime::Kept)
+        } else {
+            Some(Atime::AsSource)
+        }
     }
 }
 

@@ -41,11 +41,18 @@ struct Miss {
     offset: u64,
     len: usize,
     began: Instant,
-    /// The state of the contents that is read.
-    file: FileKey,
+    state: State,
     /// The blocks from its start that were in the cache.
     found: Vec<Block>,
     how: Use,
+}
+
+/// The state of a file's contents that is read.
+#[derive(Clone, Copy)]
+struct State {
+    file: FileKey,
+    /// Its length. Where the source gives less, it has been cut since.
+    size: u64,
 }
 
 /// Why blocks could not be brought into the cache.
@@ -69,20 +76,19 @@ impl Filesystem {
     ) {
         let began = Instant::now();
         let Some(handle) = self.handles.file(handle) else { return reply.error(Errno::BADF) };
-        let len = match self.readable(&handle, offset, len) {
-            Ok(len) => len,
+        let (state, len) = match self.readable(&handle, offset, len) {
+            Ok(readable) => readable,
             Err(error) => return reply.error(error),
         };
         if len == 0 {
             return reply.parts(&[]);
         }
-        let contents = &handle.inode.contents;
         let window = self.settings.readahead_blocks;
-        let ahead = handle.sequence.note(offset, len, contents.size(), window);
+        let ahead = handle.sequence.note(offset, len, state.size, window);
 
-        let (file, span) = (contents.key(), Span::of(offset, len));
+        let span = Span::of(offset, len);
         let mut found = Vec::with_capacity(span.count);
-        self.cache.get_leading(file, span, ahead.how, &mut found);
+        self.cache.get_leading(state.file, span, ahead.how, &mut found);
         if found.len() == span.count {
             self.note_access(&handle);
             answer(reply, &found, offset, len);
@@ -98,7 +104,7 @@ impl Filesystem {
         if let Some(span) = ahead.bring {
             self.bring_ahead(&handle, span);
         }
-        let miss = Miss { handle, offset, len, began, file, found, how: ahead.how };
+        let miss = Miss { handle, offset, len, began, state, found, how: ahead.how };
         match self.workers.seat() {
             Some(_seat) => self.serve_miss(miss, reply),
             None => {
@@ -108,9 +114,9 @@ impl Filesystem {
         }
     }
 
-    /// How many of `len` bytes at `offset` there are.
-    fn readable(&self, handle: &FileHandle, offset: u64, len: usize) -> Result<usize> {
-        if handle.direct.is_none() {
+    /// How many of `len` bytes at `offset` there are, and in which state of the contents.
+    fn readable(&self, handle: &FileHandle, offset: u64, len: usize) -> Result<(State, usize)> {
+        if handle.reads.is_none() {
             return Err(Errno::BADF);
         }
         let contents = &handle.inode.contents;
@@ -121,22 +127,26 @@ impl Filesystem {
         } else {
             contents.revalidate_after(self.settings.attr_timeout, node)?;
         }
-        let left = contents.size().saturating_sub(offset);
-        Ok(len.min(usize::try_from(left).unwrap_or(usize::MAX)))
+        // The key first: a file that is cut in between is read as it was, or found to be shorter.
+        let file = contents.key();
+        let size = contents.size();
+        let left = size.saturating_sub(offset);
+        let state = State { file, size };
+        Ok((state, len.min(usize::try_from(left).unwrap_or(usize::MAX))))
     }
 
     /// What came from a cache, the source has not seen being read.
     fn note_access(&self, handle: &FileHandle) {
-        if let Some(file) = &handle.direct {
+        if let Ok(file) = self.direct(handle) {
             file.note_access(handle.inode.contents.size());
         }
     }
 
     fn serve_miss(&self, miss: Miss, reply: impl ReadReply) {
-        let Miss { handle, offset, mut len, began, file, found, how } = miss;
+        let Miss { handle, offset, mut len, began, state, found, how } = miss;
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
-        let layer = match self.bring(&handle, file, span, found, how) {
+        let layer = match self.bring(&handle, state, span, found, how) {
             Ok((blocks, layer)) => {
                 self.note_access(&handle);
                 answer(reply, &blocks, offset, len);
@@ -146,7 +156,7 @@ impl Filesystem {
             Err(reason) => {
                 if matches!(reason, Unbrought::Shorter) {
                     len = match self.readable(&handle, offset, len) {
-                        Ok(len) => len,
+                        Ok((_, len)) => len,
                         Err(error) => return reply.error(error),
                     };
                 }
@@ -160,11 +170,11 @@ impl Filesystem {
     }
 
     /// Brings the blocks of `span` into the cache, `found` being those from its start that are
-    /// there already as part of `file`, and says from how far the slowest came.
+    /// there already as part of `state`, and says from how far the slowest came.
     fn bring(
         &self,
         handle: &FileHandle,
-        mut file: FileKey,
+        mut state: State,
         span: Span,
         found: Vec<Block>,
         how: Use,
@@ -177,12 +187,13 @@ impl Filesystem {
         blocks.resize_with(span.count, || None);
         for _ in 0..ROUNDS {
             let now = contents.key();
-            if now != file {
+            if now != state.file {
                 // Old and new blocks are not mixed in one answer.
-                file = now;
+                state.file = now;
                 fresh = 0;
                 blocks.fill(None);
             }
+            let file = now;
             let mut missing = Vec::with_capacity(span.count);
             for (place, index) in blocks.iter_mut().zip(span.blocks()) {
                 if place.is_none() {
@@ -199,6 +210,10 @@ impl Filesystem {
                         continue;
                     }
                 }
+                // In a new state the blocks may end before the answer would.
+                if contents.size() < state.size {
+                    return Err(Unbrought::Shorter);
+                }
                 return Ok((blocks.into_iter().flatten().collect(), layer));
             }
             let claim = self.flights.claim(file, &missing);
@@ -206,7 +221,7 @@ impl Filesystem {
             let here = |&&index: &&BlockIndex| self.cache.contains(BlockKey { file, index });
             let led: Vec<_> = claim.led().iter().filter(|index| !here(index)).copied().collect();
             if !led.is_empty() {
-                let (brought, from_source) = self.bring_led(handle, file, &led, how)?;
+                let (brought, from_source) = self.bring_led(handle, state, &led, how)?;
                 layer = layer.max(if from_source > 0 { Layer::Source } else { Layer::Remote });
                 fresh += from_source;
                 for (&index, block) in led.iter().zip(brought) {
@@ -227,11 +242,11 @@ impl Filesystem {
     fn bring_led(
         &self,
         handle: &FileHandle,
-        file: FileKey,
+        state: State,
         led: &[BlockIndex],
         how: Use,
     ) -> std::result::Result<(Vec<Block>, usize), Unbrought> {
-        let key = |index: BlockIndex| BlockKey { file, index };
+        let key = |index: BlockIndex| BlockKey { file: state.file, index };
         // Before anything is read: what a write overtakes from here on is not cached.
         let seen: Vec<_> = led.iter().map(|&index| self.cache.observe(key(index))).collect();
         let mut slots = self.cache.room(key(led[0]), led.len());
@@ -239,7 +254,7 @@ impl Filesystem {
             return Err(Unbrought::NoRoom);
         }
 
-        let arrived = self.ask_servers(file, led, &mut slots);
+        let arrived = self.ask_servers(state.file, led, &mut slots);
         let mut from_source = 0;
         let mut at = 0;
         while at < led.len() {
@@ -249,7 +264,7 @@ impl Filesystem {
             }
             let late = arrived[at..].iter().position(|&here| here).unwrap_or(led.len() - at);
             let run = runs(&led[at..at + late]).next().expect("at least one block is left");
-            self.read_source(handle, run, &mut slots[at..at + run.count])?;
+            self.read_source(handle, state.size, run, &mut slots[at..at + run.count])?;
             self.metrics.count_bytes(Layer::Source, run.count * BLOCK_SIZE);
             from_source += run.count;
             at += run.count;
@@ -281,14 +296,15 @@ impl Filesystem {
     fn read_source(
         &self,
         handle: &FileHandle,
+        size: u64,
         run: Span,
         slots: &mut [Empty],
     ) -> std::result::Result<(), Unbrought> {
-        let file = handle.direct.as_ref().ok_or(Unbrought::Failed(Errno::BADF))?;
+        let file = self.direct(handle).map_err(Unbrought::Failed)?;
         let bytes = run.bytes();
         let got = file.read_blocks(&mut scatter(slots), bytes.start).map_err(Unbrought::Failed)?;
-        let expected = handle.inode.contents.size().min(bytes.end).saturating_sub(bytes.start);
-        // Zeros must stand for what lies beyond the end, not for what somebody else cut off.
+        let expected = size.min(bytes.end).saturating_sub(bytes.start);
+        // Zeros must stand for what lies beyond the end, not for what was cut off.
         if (got as u64) < expected { Err(Unbrought::Shorter) } else { Ok(()) }
     }
 
@@ -296,7 +312,7 @@ impl Filesystem {
     fn read_past_cache(&self, handle: &FileHandle, offset: u64, len: usize, reply: impl ReadReply) {
         let span = Span::of(offset, len);
         let result = (|| {
-            let file = handle.direct.as_ref().ok_or(Errno::BADF)?;
+            let file = self.direct(handle)?;
             let mut buffer = AlignedBuffer::new(span.count).map_err(|_| Errno::NOMEM)?;
             let start = span.bytes().start;
             let whole = &mut buffer.bytes_mut()[..span.count * BLOCK_SIZE];
@@ -316,10 +332,11 @@ impl Filesystem {
     fn bring_ahead(self: &Arc<Self>, handle: &Arc<FileHandle>, span: Span) {
         let (this, handle) = (self.clone(), handle.clone());
         self.workers.try_hand_over(move || {
-            let file = handle.inode.contents.key();
+            let contents = &handle.inode.contents;
+            let state = State { file: contents.key(), size: contents.size() };
             // Nobody waits for it; a reader that comes for it meets the error itself.
-            if let Ok((_, Layer::Local)) = this.bring(&handle, file, span, Vec::new(), Use::Stream)
-            {
+            let brought = this.bring(&handle, state, span, Vec::new(), Use::Stream);
+            if let Ok((_, Layer::Local)) = brought {
                 handle.sequence.all_here();
             }
         });

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::behind::{Behind, LettingGo};
 use crate::block::BLOCK_SIZE;
 use crate::epochs::Epochs;
 use crate::failure::Failure;
@@ -78,6 +79,21 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
         .map_err(system("cannot start a thread"))?;
 
     let filesystem = Arc::new(build(plan)?);
+    let facts = Facts {
+        mountpoint: plan.mountpoint.clone(),
+        source: plan.source.clone(),
+        cache: plan.cache,
+        started: Instant::now(),
+    };
+    let letting_go =
+        LettingGo::start(filesystem.clone()).map_err(system("cannot start a thread"))?;
+    let shown = filesystem.clone();
+    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move || {
+        status::document(&facts, &shown)
+    });
+    if let Err(error) = &socket {
+        tracing::warn!(%error, "no status socket: 'rampool status' will not show this mount");
+    }
     let device = Device::new();
     let front = FuseFront::new(filesystem.clone(), device);
     let session = Session::new(front, &plan.mountpoint, &fuse_config(plan))
@@ -90,19 +106,6 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
         })
         .map_err(system("cannot start a thread"))?;
 
-    let facts = Facts {
-        mountpoint: plan.mountpoint.clone(),
-        source: plan.source.clone(),
-        cache: plan.cache,
-        started: Instant::now(),
-    };
-    let shown = filesystem.clone();
-    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move || {
-        status::document(&facts, &shown)
-    });
-    if let Err(error) = &socket {
-        tracing::warn!(%error, "no status socket: 'rampool status' will not show this mount");
-    }
     eprintln!(
         "rampool: {} is mounted at {} with a cache of {}{}",
         plan.source.display(),
@@ -117,7 +120,7 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
     ready();
 
     let result = wait(&plan.mountpoint, &ended);
-    drop(socket);
+    drop((socket, letting_go));
     if result.is_ok() {
         let _ = serving.join();
     }
@@ -167,6 +170,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         flights: Flights::default(),
         remote,
         workers: Workers::start(plan.threads).map_err(cannot("cannot start threads"))?,
+        behind: Behind::default(),
         metrics: Metrics::new(),
         settings: Settings {
             attr_timeout: plan.timeouts.attr,

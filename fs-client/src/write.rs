@@ -5,6 +5,7 @@
 //! acknowledged. A write that failed or came out short leaves no block in the cache.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Instant;
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -14,7 +15,7 @@ use crate::caller::Deed;
 use crate::filesystem::{Caller, Filesystem, Result};
 use crate::handles::HandleId;
 use crate::inodes::Inode;
-use crate::source::{Durability, Stat};
+use crate::source::{Durability, LONG_WRITE_MIN, Stat};
 
 /// What a write asks for besides its data.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,12 @@ impl Filesystem {
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
         let file = handle.written.as_ref().ok_or(Errno::BADF)?;
         let _change = handle.inode.contents.begin_change(handle.node.clone())?;
+        if data.len() < LONG_WRITE_MIN {
+            let now = Instant::now();
+            if handle.to_be_noted(now) {
+                self.behind.note(&handle.inode, now);
+            }
+        }
         match how.place {
             Place::At(offset) => {
                 let write = || Ok(Written::certain(file.write_at(data, offset, how.durability)?));
@@ -117,14 +124,15 @@ impl Filesystem {
         open: Option<HandleId>,
         size: u64,
         caller: Caller,
-    ) -> Result<()> {
+    ) -> Result<Stat> {
         let open = open.and_then(|id| self.handles.file(id));
-        self.change_whole(inode, caller, || {
+        let change = self.change_whole(inode, caller, || {
             match open.as_deref().and_then(|open| open.written.as_ref()) {
                 Some(file) => rustix::fs::ftruncate(file.fd(), size),
                 None => self.source.truncate(inode.node()?.as_fd(), size),
             }
-        })
+        });
+        change.map(|(_, stat)| stat)
     }
 
     /// fallocate(2): reserves, punches, zeroes, collapses, inserts.
@@ -141,7 +149,8 @@ impl Filesystem {
         let mode = FallocateFlags::from_bits_retain(mode);
         self.change_whole(&handle.inode, caller, || {
             rustix::fs::fallocate(file.fd(), mode, offset, len)
-        })
+        })?;
+        Ok(())
     }
 
     /// copy_file_range(2) between two open files of the mount.
@@ -154,14 +163,14 @@ impl Filesystem {
     ) -> Result<usize> {
         let source = self.handles.file(from.0).ok_or(Errno::BADF)?;
         let target = self.handles.file(to.0).ok_or(Errno::BADF)?;
-        if source.direct.is_none() {
+        if source.reads.is_none() {
             return Err(Errno::BADF);
         }
         // Not through the descriptor for direct reads, which takes whole blocks only.
         let read = self.source.reopen(source.node.as_fd(), OFlags::RDONLY)?;
         let file = target.written.as_ref().ok_or(Errno::BADF)?;
         let (mut read_at, mut write_at) = (from.1, to.1);
-        self.change_whole(&target.inode, caller, || {
+        let (copied, _) = self.change_whole(&target.inode, caller, || {
             rustix::fs::copy_file_range(
                 &read,
                 Some(&mut read_at),
@@ -169,7 +178,12 @@ impl Filesystem {
                 Some(&mut write_at),
                 len,
             )
-        })
+        })?;
+        // Read and written through the page cache, unless the source shares the blocks.
+        let now = Instant::now();
+        self.behind.note(&source.inode, now);
+        self.behind.note(&target.inode, now);
+        Ok(copied)
     }
 
     /// Brings a file to the disk, with or without its metadata.
@@ -184,19 +198,21 @@ impl Filesystem {
         handle.with_stream(|stream| sync_fd(stream, data_only))
     }
 
-    /// Changes a file in a way that is not followed block by block: it gets a new key.
+    /// Changes a file in a way that is not followed block by block: it gets a new key. Returns what
+    /// the source says afterwards, too.
     pub(crate) fn change_whole<T>(
         &self,
         inode: &Inode,
         caller: Caller,
         act: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
+    ) -> Result<(T, Stat)> {
         // Its end takes the new size and stamp from the source.
-        let _change = inode.contents.begin_change(inode.node()?)?;
+        let change = inode.contents.begin_change(inode.node()?)?;
         let result = self.as_caller(caller, Deed::Change, act);
         // Also after an error, which may have come half way.
         inode.contents.renew();
-        result
+        let stat = change.end()?;
+        Ok((result?, stat))
     }
 
     /// Where the next data or hole is, as lseek(2) says it.

@@ -15,6 +15,11 @@ use crate::block::BLOCK_SIZE;
 /// `RWF_DONTCACHE` (Linux 6.14): written pages leave the page cache when they are on disk.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
+/// A write of so many bytes starts on its way to the disk at once. Shorter ones are left to the
+/// kernel to collect: one by one they would be slow, and those that follow would find their pages
+/// gone.
+pub(crate) const LONG_WRITE_MIN: usize = 64 * 1024;
+
 /// The most that one system call moves: the kernel allows 1,024 buffers a call.
 const BUFFERS_MAX: usize = 1024;
 
@@ -81,6 +86,14 @@ impl Source {
     /// for itself whether it appends and how durable it is to be.
     pub(crate) fn open_written(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<WrittenFile> {
         Ok(WrittenFile::new(self.reopen(node, OFlags::WRONLY | flags & OFlags::TRUNC)?))
+    }
+
+    /// Lets go of the clean pages that the kernel keeps of a file.
+    pub(crate) fn drop_pages(&self, node: BorrowedFd<'_>) {
+        // Fails for who may not read it; then the kernel must find them by itself.
+        if let Ok(file) = self.reopen(node, OFlags::RDONLY) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
     }
 }
 
@@ -189,8 +202,9 @@ impl WrittenFile {
     }
 
     fn write_once(&self, data: &[u8], offset: u64, flags: ReadWriteFlags) -> Result<usize> {
+        let long = data.len() >= LONG_WRITE_MIN;
         let data = [IoSlice::new(data)];
-        if self.dontcache.load(Ordering::Relaxed) {
+        if long && self.dontcache.load(Ordering::Relaxed) {
             match pwritev2(&self.file, &data, offset, flags | DONTCACHE) {
                 Err(error) if unsupported(error) => self.dontcache.store(false, Ordering::Relaxed),
                 result => return result,

@@ -6,15 +6,21 @@
 //! later. Descriptors are made from it when they are needed, and the most recent are kept.
 //!
 //! Handles take CAP_DAC_READ_SEARCH, and a filesystem that has them. Without, and for other
-//! mounts below the source, the descriptor is held.
+//! mounts below the source, a file is kept by its place: its directory, and its name there when it
+//! was last looked up. When somebody else has moved it since, it is lost until it is looked up
+//! again, which the kernel does by itself.
 
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
+
+use super::stat::{Identity, Stat};
 
 /// How the nodes of a source are found again.
 #[derive(Debug)]
@@ -55,9 +61,22 @@ pub(crate) struct NodeFd(Arc<OwnedFd>);
 
 #[derive(Debug)]
 enum Anchor {
+    /// The root itself.
     Held(NodeFd),
     Handle(Handle),
+    Place(Mutex<Place>, Identity),
 }
+
+/// Where a node was when it was last looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) directory: Arc<Node>,
+    pub(crate) name: CString,
+}
+
+/// More directories inside each other than a path can name (PATH_MAX): two that seem to be inside
+/// each other were moved by somebody else.
+const DEPTH_MAX: usize = 4096;
 
 /// The mount on which handles are opened.
 #[derive(Debug)]
@@ -90,35 +109,63 @@ impl Nodes {
     /// Tries handles on `root`, a directory opened for reading. At most `recent_max` descriptors
     /// are kept for nodes that nobody is using.
     pub(crate) fn new(root: OwnedFd, recent_max: usize) -> Arc<Self> {
+        Self::with_handles(root, recent_max, true)
+    }
+
+    fn with_handles(root: OwnedFd, recent_max: usize, wanted: bool) -> Arc<Self> {
         let usable = handle_of(root.as_fd()).and_then(|(handle, mount)| {
             let root = Root { directory: root, mount };
             root.open(&handle)?;
             Ok(root)
         });
         if let Err(error) = &usable {
-            tracing::debug!(%error, "no file handles: each known file holds a descriptor");
+            tracing::debug!(%error, "no file handles: files are kept by their places");
         }
         let recent = Mutex::new(LruCache::unbounded());
-        Arc::new(Self { root: usable.ok(), recent, recent_max, next: AtomicU64::new(0) })
+        Arc::new(Self {
+            root: usable.ok().filter(|_| wanted),
+            recent,
+            recent_max,
+            next: AtomicU64::new(0),
+        })
     }
 
-    /// A way back to what `fd` names.
-    pub(crate) fn node(self: &Arc<Self>, fd: OwnedFd) -> Node {
+    /// The root, which stays open.
+    pub(crate) fn root(self: &Arc<Self>, fd: OwnedFd) -> Node {
+        let fd = NodeFd(Arc::new(fd));
+        let current = Mutex::new(Current::Shared(Arc::downgrade(&fd.0)));
+        Node { nodes: self.clone(), number: self.number(), anchor: Anchor::Held(fd), current }
+    }
+
+    /// A way back to what `fd` names: a file that was found at `place`.
+    pub(crate) fn node(
+        self: &Arc<Self>,
+        fd: OwnedFd,
+        identity: Identity,
+        place: impl FnOnce() -> Place,
+    ) -> Node {
         let fd = NodeFd(Arc::new(fd));
         let handle = self.root.as_ref().and_then(|root| {
             let (handle, mount) = handle_of(fd.as_fd()).ok()?;
             (mount == root.mount).then_some(handle)
         });
-        let number = NodeNumber(self.next.fetch_add(1, Ordering::Relaxed));
+        let number = self.number();
         let current = Mutex::new(Current::Shared(Arc::downgrade(&fd.0)));
         let anchor = match handle {
-            Some(handle) => {
-                self.keep(number, fd);
-                Anchor::Handle(handle)
-            }
-            None => Anchor::Held(fd),
+            Some(handle) => Anchor::Handle(handle),
+            None => Anchor::Place(Mutex::new(place()), identity),
         };
+        self.keep(number, fd);
         Node { nodes: self.clone(), number, anchor, current }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn forget_recent(&self) {
+        self.recent.lock().clear();
+    }
+
+    fn number(&self) -> NodeNumber {
+        NodeNumber(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Keeps a descriptor for a while, in place of the one that was kept the longest.
@@ -136,36 +183,105 @@ impl Node {
     /// A descriptor for the node.
     ///
     /// # Errors
-    /// `STALE` when it was removed and nobody held on to it.
+    /// `STALE` when it was removed and nobody held on to it, or was moved by somebody else.
     pub(crate) fn fd(&self) -> Result<NodeFd> {
-        let handle = match &self.anchor {
-            Anchor::Held(fd) => return Ok(fd.clone()),
-            Anchor::Handle(handle) => handle,
+        if let Some(fd) = self.fd_at_once()? {
+            return Ok(fd);
+        }
+        // Up to the first directory that needs no other, and down again from there.
+        let (mut path, mut at) = (Vec::new(), self.place());
+        let mut fd = loop {
+            let Some(Place { directory, name }) = at else { return Err(Errno::STALE) };
+            let found = directory.fd_at_once()?;
+            at = directory.place();
+            path.push((directory, name));
+            match found {
+                Some(fd) => break fd,
+                None if path.len() == DEPTH_MAX => return Err(Errno::STALE),
+                None => {}
+            }
         };
+        while let Some((_, name)) = path.pop() {
+            let below = path.last().map_or(self, |(directory, _)| directory);
+            fd = below.open_in(fd.as_fd(), &name)?;
+        }
+        Ok(fd)
+    }
+
+    /// A descriptor, unless it takes one of the directory.
+    fn fd_at_once(&self) -> Result<Option<NodeFd>> {
+        if let Anchor::Held(fd) = &self.anchor {
+            return Ok(Some(fd.clone()));
+        }
+        let mut current = self.current.lock();
+        if let Some(fd) = current.get() {
+            return Ok(Some(fd));
+        }
+        let Anchor::Handle(handle) = &self.anchor else { return Ok(None) };
+        let root = self.nodes.root.as_ref().ok_or(Errno::STALE)?;
+        let fd = NodeFd(Arc::new(root.open(handle)?));
+        *current = Current::Shared(Arc::downgrade(&fd.0));
+        drop(current);
+        self.nodes.keep(self.number, fd.clone());
+        Ok(Some(fd))
+    }
+
+    fn place(&self) -> Option<Place> {
+        match &self.anchor {
+            Anchor::Place(place, _) => Some(place.lock().clone()),
+            _ => None,
+        }
+    }
+
+    /// Opens it as `name` in `directory`, if it is still there.
+    fn open_in(&self, directory: BorrowedFd<'_>, name: &CStr) -> Result<NodeFd> {
+        let Anchor::Place(_, identity) = &self.anchor else { return Err(Errno::STALE) };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match openat(directory, name, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(Errno::STALE),
+            opened => NodeFd(Arc::new(opened?)),
+        };
+        if Stat::of(fd.as_fd())?.identity != *identity {
+            return Err(Errno::STALE);
+        }
+        // Somebody else may have been as fast: all use the same one.
         let mut current = self.current.lock();
         if let Some(fd) = current.get() {
             return Ok(fd);
         }
-        let root = self.nodes.root.as_ref().ok_or(Errno::STALE)?;
-        let fd = NodeFd(Arc::new(root.open(handle)?));
         *current = Current::Shared(Arc::downgrade(&fd.0));
         drop(current);
         self.nodes.keep(self.number, fd.clone());
         Ok(fd)
     }
 
+    /// Whether a descriptor is open, so that its inode cannot have been given to another file.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.anchor, Anchor::Held(_)) || self.current.lock().get().is_some()
+    }
+
+    /// Whether it is kept although its last name is gone.
+    pub(crate) fn is_pinned(&self) -> bool {
+        matches!(*self.current.lock(), Current::Pinned(_))
+    }
+
+    /// Notes that it was found at `place`.
+    pub(crate) fn found_at(&self, place: impl FnOnce() -> Place) {
+        if let Anchor::Place(known, _) = &self.anchor {
+            let before = std::mem::replace(&mut *known.lock(), place());
+            // May be the last that knows its directory: dropped without the lock.
+            drop(before);
+        }
+    }
+
     /// Whether `fd`, whose device and inode are the node's, names the same file, and not one that
     /// was given the inode of a removed one.
     pub(crate) fn is(&self, fd: BorrowedFd<'_>) -> bool {
         let handle = match &self.anchor {
-            Anchor::Held(_) => return true,
+            Anchor::Held(_) | Anchor::Place(..) => return true,
             Anchor::Handle(handle) => handle,
         };
-        // While a descriptor is open the inode is not given to another file.
-        if self.current.lock().get().is_some() {
-            return true;
-        }
-        handle_of(fd).is_ok_and(|(other, _)| other == *handle)
+        self.is_open() || handle_of(fd).is_ok_and(|(other, _)| other == *handle)
     }
 
     /// Keeps the file, whose last name is gone, for as long as the node is known: somebody may be
@@ -262,51 +378,152 @@ fn last_error() -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Source, Stat};
+    use crate::source::Source;
+
+    /// A directory with 20 files, known by the names 0 to 19.
+    struct Tree {
+        dir: tempfile::TempDir,
+        source: Source,
+        nodes: Arc<Nodes>,
+        root: Arc<Node>,
+    }
+
+    impl Tree {
+        /// None where handles are wanted, and cannot be had.
+        fn new(handles: bool) -> Option<Self> {
+            let dir = tempfile::tempdir().unwrap();
+            for n in 0..20 {
+                std::fs::write(dir.path().join(n.to_string()), "x").unwrap();
+            }
+            let source = Source::open(dir.path()).unwrap();
+            let root = source.root().unwrap();
+            let readable = source.open_directory(root.as_fd()).unwrap();
+            let nodes = Nodes::with_handles(readable, 3, handles);
+            let root = Arc::new(nodes.root(root));
+            (nodes.root.is_some() == handles).then_some(Self { dir, source, nodes, root })
+        }
+
+        fn node(&self, name: &str) -> Node {
+            let name = CString::new(name).unwrap();
+            let root = self.root.fd().unwrap();
+            let (fd, stat) = self.source.look_up(root.as_fd(), &name).unwrap();
+            let place = Place { directory: self.root.clone(), name };
+            self.nodes.node(fd, stat.identity, || place)
+        }
+
+        fn all(&self) -> Vec<Node> {
+            (0..20).map(|n: i32| self.node(&n.to_string())).collect()
+        }
+
+        fn rename(&self, from: &str, to: &str) {
+            std::fs::rename(self.dir.path().join(from), self.dir.path().join(to)).unwrap();
+        }
+
+        fn remove(&self, name: &str) {
+            std::fs::remove_file(self.dir.path().join(name)).unwrap();
+        }
+    }
+
+    fn identity(node: &Node) -> Identity {
+        Stat::of(node.fd().unwrap().as_fd()).unwrap().identity
+    }
 
     #[test]
-    fn a_node_is_found_again_after_its_descriptor_was_closed_and_its_name_changed() {
-        let dir = tempfile::tempdir().unwrap();
-        for n in 0..20 {
-            std::fs::write(dir.path().join(n.to_string()), "x").unwrap();
-        }
-        let source = Source::open(dir.path()).unwrap();
-        let root = source.root().unwrap();
-        let nodes = source.nodes(3).unwrap();
-        let known: Vec<_> = (0..20)
-            .map(|n: i32| {
-                let name = std::ffi::CString::new(n.to_string()).unwrap();
-                let (fd, stat) = source.look_up(root.as_fd(), &name).unwrap();
-                (nodes.node(fd), stat.identity)
-            })
-            .collect();
-        std::fs::rename(dir.path().join("0"), dir.path().join("elsewhere")).unwrap();
-        for (node, identity) in &known {
-            let fd = node.fd().unwrap();
-            assert_eq!(Stat::of(fd.as_fd()).unwrap().identity, *identity);
-        }
-        if nodes.root.is_none() {
-            // An ordinary user, or a filesystem without handles: all are held.
-            return;
-        }
-        assert!(nodes.recent.lock().len() <= 3);
+    fn a_node_is_found_again_after_its_descriptor_was_closed() {
+        for tree in [Tree::new(true), Tree::new(false)].into_iter().flatten() {
+            let known: Vec<_> =
+                tree.all().into_iter().map(|node| (identity(&node), node)).collect();
+            for (before, node) in &known {
+                assert_eq!(identity(node), *before);
+            }
+            assert!(tree.nodes.recent.lock().len() <= 3);
 
-        let held = known[5].0.fd().unwrap();
-        for n in [5, 6] {
-            std::fs::remove_file(dir.path().join(n.to_string())).unwrap();
+            let held = known[5].1.fd().unwrap();
+            tree.remove("5");
+            tree.remove("6");
+            for (_, node) in &known[8..] {
+                node.fd().unwrap();
+            }
+            assert!(known[5].1.fd().is_ok(), "removed, but somebody holds on to it");
+            drop(held);
+            assert_eq!(known[6].1.fd().unwrap_err(), Errno::STALE);
+
+            let last = known[19].1.fd().unwrap();
+            let descriptor = Arc::downgrade(&last.0);
+            drop(last);
+            assert!(descriptor.upgrade().is_some(), "kept for the next who asks");
+            drop(known);
+            assert!(descriptor.upgrade().is_none(), "but not longer than the node is known");
         }
-        for (node, _) in &known[8..] {
+    }
+
+    #[test]
+    fn by_its_handle_a_node_is_found_under_another_name_and_told_from_one_with_its_inode() {
+        let Some(tree) = Tree::new(true) else { return };
+        let known = tree.all();
+        let first = identity(&known[0]);
+        known[19].fd().unwrap();
+        tree.rename("0", "elsewhere");
+        assert_eq!(identity(&known[0]), first);
+
+        let gone = &known[1];
+        tree.remove("1");
+        for node in &known[2..] {
             node.fd().unwrap();
         }
-        assert!(known[5].0.fd().is_ok(), "removed, but somebody holds on to it");
-        drop(held);
-        assert_eq!(known[6].0.fd().unwrap_err(), Errno::STALE);
+        std::fs::write(tree.dir.path().join("new"), "y").unwrap();
+        let new = tree.node("new");
+        assert!(!gone.is(new.fd().unwrap().as_fd()));
+        assert!(new.is(tree.node("new").fd().unwrap().as_fd()));
+    }
 
-        let last = known[19].0.fd().unwrap();
-        let descriptor = Arc::downgrade(&last.0);
-        drop(last);
-        assert!(descriptor.upgrade().is_some(), "kept for the next who asks");
-        drop(known);
-        assert!(descriptor.upgrade().is_none(), "but not longer than the node is known");
+    #[test]
+    fn by_its_place_a_node_is_lost_when_it_moves_until_it_is_looked_up() {
+        let tree = Tree::new(false).unwrap();
+        let known = tree.all();
+        let first = identity(&known[0]);
+        for node in &known[10..] {
+            node.fd().unwrap();
+        }
+        tree.rename("0", "elsewhere");
+        assert_eq!(known[0].fd().unwrap_err(), Errno::STALE);
+        known[0].found_at(|| Place { directory: tree.root.clone(), name: c"elsewhere".into() });
+        assert_eq!(identity(&known[0]), first);
+        tree.rename("1", "elsewhere");
+        for node in &known[10..] {
+            node.fd().unwrap();
+        }
+        assert_eq!(known[0].fd().unwrap_err(), Errno::STALE, "another file in its place");
+    }
+
+    #[test]
+    fn directories_that_seem_to_be_inside_each_other_are_not_followed_for_ever() {
+        let tree = Tree::new(false).unwrap();
+        let [a, b] = ["0", "1"].map(|name| Arc::new(tree.node(name)));
+        a.found_at(|| Place { directory: b.clone(), name: c"0".into() });
+        b.found_at(|| Place { directory: a.clone(), name: c"1".into() });
+        for node in ["2", "3", "4", "5"] {
+            tree.node(node).fd().unwrap();
+        }
+        tree.nodes.forget_recent();
+        assert_eq!(a.fd().unwrap_err(), Errno::STALE);
+        // The ring would never be dropped.
+        a.found_at(|| Place { directory: tree.root.clone(), name: c"0".into() });
+    }
+
+    #[test]
+    fn a_pinned_node_outlives_its_name() {
+        for tree in [Tree::new(true), Tree::new(false)].into_iter().flatten() {
+            let known = tree.all();
+            let (kept, lost) = (&known[0], &known[1]);
+            kept.pin(kept.fd().unwrap());
+            tree.remove("0");
+            tree.remove("1");
+            for node in &known[2..] {
+                node.fd().unwrap();
+            }
+            assert!(kept.fd().is_ok());
+            assert_eq!(lost.fd().unwrap_err(), Errno::STALE);
+        }
     }
 }
