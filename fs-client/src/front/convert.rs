@@ -81,20 +81,21 @@ pub(super) fn new_time(time: Option<TimeOrNow>) -> NewTime {
     }
 }
 
-/// A moment as fuser tells it to the kernel. Before 1970 fuser takes the distance's seconds with
-/// a minus and its nanoseconds with a plus, where the kernel counts both forwards from a whole
-/// second: such a moment must be given as a distance of these two.
+/// A moment as the standard library has it.
 fn system_time(at: Timestamp) -> SystemTime {
-    let distance = Duration::new(at.seconds.unsigned_abs(), at.nanoseconds);
-    let moment = if at.seconds < 0 {
-        UNIX_EPOCH.checked_sub(distance)
+    let seconds = Duration::from_secs(at.seconds.unsigned_abs());
+    let whole = if at.seconds < 0 {
+        UNIX_EPOCH.checked_sub(seconds)
     } else {
-        UNIX_EPOCH.checked_add(distance)
+        UNIX_EPOCH.checked_add(seconds)
     };
+    let moment =
+        whole.and_then(|whole| whole.checked_add(Duration::from_nanos(at.nanoseconds.into())));
     moment.unwrap_or(UNIX_EPOCH)
 }
 
-/// A moment as fuser understood it from the kernel: the other way round.
+/// A moment as fuser 0.18 understood it from the kernel. Before 1970 it takes the nanoseconds away
+/// with the seconds, where the kernel counts them forwards from a whole second.
 fn timestamp(at: SystemTime) -> Timestamp {
     let (sign, distance) = match at.duration_since(UNIX_EPOCH) {
         Ok(after) => (1, after),
@@ -109,10 +110,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_before_and_after_1970_come_back_to_the_nanosecond() {
-        for (seconds, nanoseconds) in [(0, 0), (1, 5), (-1, 5), (-1, 0), (-77, 999_999_999)] {
-            let at = Timestamp { seconds, nanoseconds };
-            assert_eq!(timestamp(system_time(at)), at);
+    fn times_before_and_after_1970_are_right_in_both_directions() {
+        let half = Duration::from_millis(500);
+        let second = Duration::from_secs(1);
+        for (seconds, nanoseconds, moment) in [
+            (0, 0, UNIX_EPOCH),
+            (1, 500_000_000, UNIX_EPOCH + second + half),
+            (-1, 0, UNIX_EPOCH - second),
+            (-1, 500_000_000, UNIX_EPOCH - half),
+            (-2, 500_000_000, UNIX_EPOCH - second - half),
+        ] {
+            assert_eq!(system_time(Timestamp { seconds, nanoseconds }), moment);
         }
+        // As fuser makes it of -1 s and 0.5 s.
+        let understood = UNIX_EPOCH - Duration::new(1, 500_000_000);
+        assert_eq!(timestamp(understood), Timestamp { seconds: -1, nanoseconds: 500_000_000 });
     }
 }

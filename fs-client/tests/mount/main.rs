@@ -11,6 +11,7 @@ mod liar;
 mod lies;
 mod parallel;
 mod pool;
+mod posix;
 mod servers;
 mod space;
 mod support;
