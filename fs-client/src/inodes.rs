@@ -62,6 +62,11 @@ impl Inode {
         self.node.is_open()
     }
 
+    /// Whether it is kept although its last name is gone.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.node.is_pinned()
+    }
+
     /// Keeps it although its last name is gone, until the kernel forgets it.
     pub(crate) fn pin(&self, node: NodeFd) {
         self.node.pin(node);
@@ -228,7 +233,7 @@ impl Inodes {
         }
         // One without a name is never looked up again.
         if inode.file_type == FileType::RegularFile
-            && !inode.node.is_pinned()
+            && !inode.is_pinned()
             && let Some(stamped) = inode.contents.stamped()
         {
             self.forgotten.lock().put(inode.identity, stamped);

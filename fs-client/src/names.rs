@@ -100,7 +100,12 @@ impl Filesystem {
         if flags.contains(OFlags::TRUNC) {
             self.change_whole(&inode, caller, || self.source.open_written(node.as_fd(), flags))?;
         }
-        inode.contents.revalidate(node.as_fd())?;
+        let stat = inode.contents.revalidate(node.as_fd())?;
+        if stat.links == 0 && !inode.is_pinned() {
+            // Removed or replaced by somebody else. On this error the kernel looks its name up
+            // again, however long it may keep names, and opens what has the name now.
+            return Err(Errno::STALE);
+        }
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let written = writes
             .then(|| self.source.open_written(node.as_fd(), flags - OFlags::TRUNC))

@@ -216,9 +216,8 @@ fn cannot_mount(mountpoint: &Path, error: &std::io::Error) -> Failure {
 
 /// Waits for the end, and brings it about when told to.
 fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::system(format!("the mount broke: {error}"));
     match ended.recv() {
-        Ok(End::Unmounted(result)) => return result.map_err(failed),
+        Ok(End::Unmounted(result)) => return served(result),
         // The senders live as long as their threads, which end with a message.
         Ok(End::Signal) | Err(_) => {}
     }
@@ -242,7 +241,7 @@ fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
     let deadline = Instant::now() + LAST_REQUESTS;
     loop {
         match ended.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(End::Unmounted(result)) => return result.map_err(failed),
+            Ok(End::Unmounted(result)) => return served(result),
             Ok(End::Signal) => {}
             // Files are still open: the end of this process closes the connection to the kernel,
             // which fails what is left.
@@ -250,6 +249,16 @@ fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
                 std::process::exit(0);
             }
         }
+    }
+}
+
+/// How serving ended. A request that was on its way when the mount went is no failure.
+fn served(result: std::io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.raw_os_error() != Some(Errno::CONNABORTED.raw_os_error()) => {
+            Err(Failure::system(format!("the mount broke: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 

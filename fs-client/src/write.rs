@@ -96,15 +96,21 @@ impl Filesystem {
         let file = contents.key();
         let window = self.cache.begin_write(file, span);
         self.remote.forget(file, span);
-        let written = self.as_caller(caller, Deed::Change, write)?;
-        if !written.in_place {
-            // Somebody else appended at the same time, and nobody knows whose bytes are where.
-            contents.renew();
-            return Ok(written.bytes);
-        }
-        contents.grow(offset + written.bytes as u64);
-        if written.bytes == data.len() {
-            window.update(offset, data);
+        let written = self.as_caller(caller, Deed::Change, write);
+        match &written {
+            Ok(written) if !written.in_place => {
+                // Somebody else appended at the same time, and nobody knows whose bytes are where.
+                contents.renew();
+                return Ok(written.bytes);
+            }
+            Ok(written) => {
+                contents.grow(offset + written.bytes as u64);
+                if written.bytes == data.len() {
+                    window.update(offset, data);
+                }
+            }
+            // The source may have taken some of it all the same.
+            Err(_) => drop(window),
         }
         // The contents may have got a new key in the middle; what was read under it meanwhile
         // may be older than this write.
@@ -114,7 +120,7 @@ impl Filesystem {
             drop(self.cache.begin_write(key, span));
             self.remote.forget(key, span);
         }
-        Ok(written.bytes)
+        Ok(written?.bytes)
     }
 
     /// Cuts or extends a file to `size` bytes.

@@ -114,6 +114,11 @@ impl Nodes {
 
     fn with_handles(root: OwnedFd, recent_max: usize, wanted: bool) -> Arc<Self> {
         let usable = handle_of(root.as_fd()).and_then(|(handle, mount)| {
+            // By its handle, FUSE finds only what its kernel side still has in memory.
+            const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+            if rustix::fs::fstatfs(&root)?.f_type as u64 == FUSE_SUPER_MAGIC {
+                return Err(Errno::OPNOTSUPP);
+            }
             let root = Root { directory: root, mount };
             root.open(&handle)?;
             Ok(root)

@@ -6,13 +6,18 @@
 )]
 
 mod bad_input;
+mod behind;
+mod broken;
 mod crash;
+mod ends;
 mod liar;
 mod lies;
+mod mapped;
 mod parallel;
 mod pool;
 mod posix;
 mod servers;
+mod sources;
 mod space;
 mod support;
 mod tree;

@@ -34,6 +34,8 @@ pub(crate) struct Mounted {
     pub(crate) source: PathBuf,
     pub(crate) mountpoint: PathBuf,
     daemon: Option<Child>,
+    /// Daemons whose mounts are gone.
+    ending: Vec<Child>,
     _dir: TempDir,
 }
 
@@ -44,7 +46,7 @@ impl Mounted {
         let (source, mountpoint) = (dir.path().join("source"), dir.path().join("mount"));
         fs::create_dir(&source).unwrap();
         fs::create_dir(&mountpoint).unwrap();
-        Self { source, mountpoint, daemon: None, _dir: dir }
+        Self { source, mountpoint, daemon: None, ending: Vec::new(), _dir: dir }
     }
 
     /// Mounts it and waits until the mount answers.
@@ -109,6 +111,17 @@ impl Mounted {
         assert!(wait_for_exit(&mut daemon).success());
     }
 
+    /// Takes the mount out of the tree, files open or not, and waits for nothing.
+    pub(crate) fn unmount_lazily(&mut self) {
+        unmount(&self.mountpoint);
+        self.ending.extend(self.daemon.take());
+    }
+
+    /// Leaves the end of the daemon to the caller.
+    pub(crate) fn take_daemon(&mut self) -> Child {
+        self.daemon.take().unwrap()
+    }
+
     pub(crate) fn daemon(&mut self) -> &mut Child {
         self.daemon.as_mut().unwrap()
     }
@@ -116,11 +129,12 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
+        for daemon in self.daemon.iter_mut().chain(&mut self.ending) {
             let _ = daemon.kill();
             let _ = daemon.wait();
-            unmount(&self.mountpoint);
         }
+        // Also one whose daemon a test has taken.
+        unmount(&self.mountpoint);
     }
 }
 

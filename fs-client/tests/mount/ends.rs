@@ -1,0 +1,136 @@
+//! How a mount ends: orderly, while it is used, by a crash, and when the source is taken away.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Mounted, rampool, run, wait_for_exit, wait_until};
+
+fn umount(mountpoint: &Path, options: &[&str]) -> Output {
+    rampool().arg("umount").args(options).arg(mountpoint).output().unwrap()
+}
+
+fn with_a_file() -> Mounted {
+    let mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), vec![1; 100_000]).unwrap();
+    mounted
+}
+
+#[test]
+fn an_unmount_is_refused_while_files_are_open_unless_it_may_be_lazy() {
+    let mut mounted = with_a_file();
+    mounted.mount(&[]);
+    let open = File::open(mounted.path("f")).unwrap();
+    let refused = umount(&mounted.mountpoint, &[]);
+    assert_eq!(refused.status.code(), Some(32));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("files are open"));
+    assert!(umount(&mounted.mountpoint, &["--lazy"]).status.success());
+    assert!(!mounted.path("f").exists(), "it is out of the tree");
+    assert_eq!(open.read_at(&mut [0; 10], 50_000).unwrap(), 10, "and still served");
+    drop(open);
+    assert!(wait_for_exit(&mut mounted.take_daemon()).success(), "with the last file it ends");
+}
+
+#[test]
+fn a_dead_daemon_means_errors_and_mounting_again_cleans_up() {
+    let mut mounted = with_a_file();
+    for _ in 0..2 {
+        mounted.mount(&[]);
+        let open = File::open(mounted.path("f")).unwrap();
+        assert_eq!(open.read_at(&mut [0; 10], 0).unwrap(), 10);
+        let mut daemon = mounted.take_daemon();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        assert!(open.read_at(&mut [0; 10], 0).is_err());
+        let error = fs::read(mounted.path("f")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotConnected, "never the directory underneath");
+        assert!(fs::write(mounted.path("g"), "lost").is_err());
+    }
+    mounted.mount(&[]);
+    assert_eq!(fs::read(mounted.path("f")).unwrap(), [1; 100_000]);
+    mounted.unmount();
+    assert!(fs::read_dir(&mounted.mountpoint).unwrap().next().is_none(), "nothing is left below");
+}
+
+#[test]
+fn a_daemon_that_hangs_can_be_taken_away_and_nobody_hangs_with_it() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut mounted = with_a_file();
+    mounted.mount(&[]);
+    assert!(mounted.path("f").exists());
+    let pid = Pid::from_child(mounted.daemon());
+    kill_process(pid, Signal::STOP).unwrap();
+    let mut reader = Command::new("cat")
+        .arg(mounted.path("f"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let waiting = format!("/proc/{}/wchan", reader.id());
+    wait_until("it waits for the daemon", || {
+        fs::read_to_string(&waiting).is_ok_and(|place| place.contains("fuse") || place == "0")
+    });
+    assert!(umount(&mounted.mountpoint, &["--force", "--lazy"]).status.success());
+    assert!(!wait_for_exit(&mut reader).success(), "an error, and an end");
+    kill_process(pid, Signal::CONT).unwrap();
+    wait_for_exit(&mut mounted.take_daemon());
+}
+
+#[test]
+fn a_source_in_use_is_not_unmounted_and_lives_on_when_it_is_all_the_same() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut mounted = Mounted::prepare();
+    let source = mounted.source.clone();
+    mount("none", &source, "tmpfs", MountFlags::empty(), c"size=4m").unwrap();
+    fs::write(source.join("f"), "there").unwrap();
+    mounted.mount(&[]);
+    assert_eq!(unmount(&source, UnmountFlags::empty()), Err(rustix::io::Errno::BUSY));
+    unmount(&source, UnmountFlags::DETACH).unwrap();
+    assert!(!source.join("f").exists());
+    assert_eq!(fs::read_to_string(mounted.path("f")).unwrap(), "there");
+    fs::write(mounted.path("g"), "too").unwrap();
+    assert_eq!(fs::read_to_string(mounted.path("g")).unwrap(), "too");
+    mounted.unmount();
+}
+
+#[test]
+fn without_memory_for_its_cache_it_says_so_and_mounts_nothing() {
+    let place = Mounted::prepare();
+    let script = "ulimit -v 2000000; exec \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_rampool"), "mount", "--cache-size", "2G"])
+        .args([&place.source, &place.mountpoint])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("cannot reserve memory for the cache"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_mountpoint_inside_the_source_shows_the_directory_that_it_covers() {
+    let mut mounted = Mounted::prepare();
+    let inside = mounted.source.join("deep/inside");
+    fs::create_dir_all(&inside).unwrap();
+    fs::write(mounted.source.join("f"), "f").unwrap();
+    mounted.mountpoint = inside.clone();
+    mounted.mount(&["--threads", "1"]);
+    assert_eq!(fs::read_to_string(inside.join("f")).unwrap(), "f");
+    let below = inside.join("deep/inside");
+    assert!(fs::read_dir(&below).unwrap().next().is_none(), "and not itself again");
+    run(Command::new("find").arg(&inside));
+    fs::write(below.join("covered"), "c").unwrap();
+    assert!(fs::remove_dir(&below).is_err());
+    mounted.unmount();
+    assert_eq!(fs::read_to_string(inside.join("covered")).unwrap(), "c");
+}
