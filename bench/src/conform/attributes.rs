@@ -33,7 +33,7 @@ setfattr -n trusted.t -v t f; setfattr -n security.s -v s f
 getfattr -d -m - f; setfattr -x user.short f; getfattr -d -m - f; getfattr -n user.none f"#,
     ),
     (
-        "cp -a, tar and rsync keep extended attributes",
+        "cp -a and tar keep extended attributes",
         r#"
 touch f; setfattr -n user.a -v value f; cp -a f g; getfattr -d g
 tar --xattrs -cf t.tar f; mkdir d; tar --xattrs --xattrs-include='*' -xf t.tar -C d; getfattr -d d/f"#,

@@ -115,7 +115,7 @@ fn run_suite(suite: &dyn Suite, stage: &Stage, scene: &Scene<'_>) -> Result<Vec<
 
 fn run_at(suite: &dyn Suite, side: Side, stage: &Stage, scene: &Scene<'_>) -> Result<Ran> {
     let start = Instant::now();
-    let mut site = stage.site(suite.name(), side, scene.stop)?;
+    let mut site = stage.site(side, scene.stop)?;
     let mut cases = match suite.run(&mut site, scene) {
         Ok(cases) => cases,
         Err(error) => {

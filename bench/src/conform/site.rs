@@ -1,5 +1,6 @@
 //! Places to run suites at: a fresh directory, bare or through a mount.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ pub(super) struct Stage {
     _image: Image,
     root: PathBuf,
     pool: Pool,
+    /// Made so far.
+    sites: Cell<u32>,
 }
 
 /// A place: a fresh directory on the stage, and for some a mount over it. Dropping it unmounts
@@ -44,15 +47,17 @@ impl Stage {
         let open_to_all = fs::Permissions::from_mode(0o755);
         fs::set_permissions(scratch.join("."), open_to_all)?;
         let pool = Pool::new(binaries, scratch)?;
-        let root = pool.scratch().join("ext4");
+        let root = pool.scratch().join("e");
         let image = Image::mount(&pool.scratch().join("ext4.img"), &root)?;
-        Ok(Self { _image: image, root, pool })
+        Ok(Self { _image: image, root, pool, sites: Cell::new(0) })
     }
 
     /// A new place for a suite.
-    pub(super) fn site(&self, suite: &str, side: Side, stop: &Stop) -> Result<Site<'_>> {
-        let name = format!("{suite}-{}", side.label().replace(" + ", "-"));
-        let source = self.root.join(name);
+    pub(super) fn site(&self, side: Side, stop: &Stop) -> Result<Site<'_>> {
+        // Short names, because the path of a socket may have 107 bytes only.
+        let number = self.sites.get();
+        self.sites.set(number + 1);
+        let source = self.root.join(number.to_string());
         fs::create_dir(&source)
             .with_context(|| format!("cannot make {} on the image", source.display()))?;
         let mut site = Site { stage: self, side, source, client: None, lender: None };

@@ -71,8 +71,8 @@ fn round(
     );
     ask(&database, &create, site, scene)?.map_err(anyhow::Error::msg)?;
 
-    let mut writers = start(WRITERS, "writer", site, |writer| writes(writer, &database))?;
-    let mut readers = start(READERS, "reader", site, |_| reads(&database))?;
+    let mut writers = start(WRITERS, "writer", &database, site, writes)?;
+    let mut readers = start(READERS, "reader", &database, site, |_| reads())?;
     let time = Duration::from_secs(if scene.quick { 2 } else { 10 });
     let begin = Instant::now();
     while begin.elapsed() < time {
@@ -126,6 +126,7 @@ fn round(
 fn start(
     count: usize,
     role: &str,
+    database: &Path,
     site: &Site<'_>,
     script: impl Fn(usize) -> String,
 ) -> Result<Vec<Running>> {
@@ -134,17 +135,20 @@ fn start(
             let path = site.aside(&format!("{role}-{number}.sql"));
             std::fs::write(&path, script(number)).context("cannot write a script for sqlite3")?;
             let output = site.aside(&format!("{role}-{number}.out"));
-            // The shell buffers its lines when they go to a file.
+            // Its lines must not wait in a buffer. After an error it ends: the next row would be
+            // acknowledged though this one was not.
             let mut command = Command::new("sh");
-            command.args(["-c", "exec stdbuf -oL sqlite3 -batch < \"$1\"", "sh"]).arg(path);
+            let script =
+                "exec stdbuf -oL sqlite3 -batch -bail -cmd '.timeout 60000' \"$1\" < \"$2\"";
+            command.args(["-c", script, "sh"]).arg(database).arg(path);
             Running::start(command, &output)
         })
         .collect()
 }
 
 /// Each row is a transaction; its number is printed once it is committed.
-fn writes(writer: usize, database: &Path) -> String {
-    let mut script = format!(".timeout 60000\n.open {}\n", database.display());
+fn writes(writer: usize) -> String {
+    let mut script = String::new();
     for n in 1..=ROWS {
         script += &format!(
             "INSERT INTO t VALUES({writer},{n},hex(randomblob({})));\nSELECT 'ack', {n};\n",
@@ -154,9 +158,11 @@ fn writes(writer: usize, database: &Path) -> String {
     script
 }
 
-fn reads(database: &Path) -> String {
-    let once = "SELECT 'rows', count(*) FROM t;\nSELECT count(*) FROM t WHERE text > 'A';\n";
-    format!(".timeout 60000\n.open {}\n{}", database.display(), once.repeat(20_000))
+fn reads() -> String {
+    "SELECT 'rows', count(*) FROM t;
+SELECT count(*) FROM t WHERE text > 'A';
+"
+    .repeat(20_000)
 }
 
 fn ask(
@@ -187,7 +193,7 @@ fn acknowledged(output: &str) -> u64 {
 
 /// `counted` is "count|highest": all rows up to the highest, and at least those acknowledged.
 fn nothing_lost(counted: &str, acknowledged: u64) -> std::result::Result<(), String> {
-    let mut numbers = counted.split('|').map(|number| number.parse::<u64>());
+    let mut numbers = counted.split('|').map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(count)), Some(Ok(highest))) if count == highest && highest >= acknowledged => {
             Ok(())

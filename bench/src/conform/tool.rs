@@ -124,9 +124,8 @@ impl Running {
             }
             thread::sleep(POLL_INTERVAL);
         }
-        let status = match self.ended {
-            Some(status) => status,
-            None => bail!("{} cannot be ended: it waits in the kernel", self.program),
+        let Some(status) = self.ended else {
+            bail!("{} cannot be ended: it waits in the kernel", self.program);
         };
         Ok(Ended { status, output: end_of(&self.output), late })
     }
@@ -187,7 +186,7 @@ pub(super) fn telling_line(output: &str) -> String {
         let line = line.to_lowercase();
         WORDS.iter().any(|word| line.contains(word))
     };
-    let line = lines().find(complains).or_else(|| lines().last()).unwrap_or("it said nothing");
+    let line = lines().find(complains).or_else(|| lines().next_back()).unwrap_or("it said nothing");
     line.chars().take(240).collect()
 }
 

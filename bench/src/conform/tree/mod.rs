@@ -140,3 +140,42 @@ fn compare(
     Ok(snapshot::compare("through the mount", &wanted, &got)
         .and_then(|()| snapshot::compare("in the source below", &wanted, &below)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+
+    fn sequence(runner: &mut TestRunner) -> Vec<Operation> {
+        vec(operation(), 200).new_tree(runner).unwrap().current()
+    }
+
+    #[test]
+    fn most_operations_find_what_they_need() {
+        let mut runner = TestRunner::deterministic();
+        let (mut done, mut all) = (0, 0);
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let mut actor = Actor::new(dir.path());
+            let operations = sequence(&mut runner);
+            all += operations.len();
+            done += operations.iter().filter(|operation| actor.act(operation).is_ok()).count();
+        }
+        assert!(done * 2 > all, "{done} of {all}");
+    }
+
+    #[test]
+    fn a_directory_behaves_like_another() {
+        let mut runner = TestRunner::deterministic();
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut model, mut actor) = (Actor::new(a.path()), Actor::new(b.path()));
+        for operation in sequence(&mut runner) {
+            assert_eq!(model.act(&operation), actor.act(&operation), "{operation:?}");
+        }
+        let (wanted, got) = (snapshot::take(a.path()).unwrap(), snapshot::take(b.path()).unwrap());
+        assert_eq!(snapshot::compare("there", &wanted, &got), Ok(()));
+        fs::write(b.path().join("one-more"), "").unwrap();
+        let got = snapshot::take(b.path()).unwrap();
+        assert!(snapshot::compare("there", &wanted, &got).unwrap_err().contains("one-more"));
+    }
+}
