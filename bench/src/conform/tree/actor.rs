@@ -10,7 +10,9 @@ use rustix::fs::{
 use rustix::io::{Errno, Result};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::operation::{How, Operation, PATHS, Path, Range, Rename, SLOTS, Space, XATTRS};
+use super::operation::{
+    DIRS, FILES, How, Operation, PATHS, Path, Range, Rename, SLOTS, Space, XATTRS,
+};
 
 /// One side: a directory, and the files that are open in it.
 pub(super) struct Actor {
@@ -46,9 +48,21 @@ impl fmt::Debug for Said {
 }
 
 impl Actor {
-    /// For a directory that is empty.
-    pub(super) fn new(root: &FsPath) -> Self {
-        Self { root: root.to_owned(), open: Default::default() }
+    /// For a directory that is empty: makes directories and a few files, and opens two of them.
+    pub(super) fn new(root: &FsPath) -> Result<Self> {
+        let mut actor = Self { root: root.to_owned(), open: Default::default() };
+        for dir in DIRS {
+            rustix::fs::mkdir(root.join(dir), Mode::from_raw_mode(0o755))?;
+        }
+        for (slot, file) in FILES.into_iter().enumerate() {
+            let flags = OFlags::RDWR | OFlags::CREATE;
+            let opened = rustix::fs::open(root.join(file), flags, Mode::from_raw_mode(0o644))?;
+            rustix::io::pwrite(&opened, &bytes(30_000 * slot, 1), 0)?;
+            if let Some(place) = actor.open.get_mut(slot) {
+                *place = Some(opened);
+            }
+        }
+        Ok(actor)
     }
 
     /// Does it.
@@ -57,7 +71,7 @@ impl Actor {
         let nothing = |result: Result<()>| result.map(|()| Said::Nothing);
         match *operation {
             Op::Open { path, how, mode, slot } => {
-                self.open[slot] = None;
+                // A file stays open where opening another fails, so that there is one most often.
                 self.open[slot] = Some(self.open(path, how, mode)?);
                 Ok(Said::Nothing)
             }

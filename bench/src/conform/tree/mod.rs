@@ -38,7 +38,7 @@ impl Suite for Tree {
     }
 
     fn run(&self, site: &mut Site<'_>, scene: &Scene<'_>) -> Result<Vec<Case>> {
-        let (seeds, sequences, length) = if scene.quick { (2, 40, 60) } else { (10, 200, 150) };
+        let (seeds, sequences, length) = if scene.quick { (2, 30, 60) } else { (8, 60, 150) };
         let label = site.side().label();
         let model = site.model()?;
         let mut cases = Vec::new();
@@ -117,7 +117,7 @@ fn compare(
     site: &mut Site<'_>,
     scene: &Scene<'_>,
 ) -> Result<std::result::Result<(), String>> {
-    let (mut model, mut actor) = (Actor::new(expected), Actor::new(seen));
+    let (mut model, mut actor) = (Actor::new(expected)?, Actor::new(seen)?);
     for (at, operation) in operations.iter().enumerate() {
         let (wanted, got) = (model.act(operation), actor.act(operation));
         if wanted != got {
@@ -156,7 +156,7 @@ mod tests {
         let (mut done, mut all) = (0, 0);
         for _ in 0..20 {
             let dir = tempfile::tempdir().unwrap();
-            let mut actor = Actor::new(dir.path());
+            let mut actor = Actor::new(dir.path()).unwrap();
             let operations = sequence(&mut runner);
             all += operations.len();
             done += operations.iter().filter(|operation| actor.act(operation).is_ok()).count();
@@ -168,7 +168,7 @@ mod tests {
     fn a_directory_behaves_like_another() {
         let mut runner = TestRunner::deterministic();
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (mut model, mut actor) = (Actor::new(a.path()), Actor::new(b.path()));
+        let (mut model, mut actor) = (Actor::new(a.path()).unwrap(), Actor::new(b.path()).unwrap());
         for operation in sequence(&mut runner) {
             assert_eq!(model.act(&operation), actor.act(&operation), "{operation:?}");
         }

@@ -8,6 +8,9 @@ use proptest::prop_oneof;
 /// Two levels, so that names meet each other often.
 pub(super) const PATHS: [&str; 12] =
     ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a", "f/b", "l"];
+/// What is there at the start.
+pub(super) const DIRS: [&str; 3] = ["d", "d/e", "f"];
+pub(super) const FILES: [&str; 4] = ["a", "b", "d/a", "f/a"];
 pub(super) const XATTRS: [&str; 3] = ["user.one", "user.two", "trusted.three"];
 /// Files that can be open at a time.
 pub(super) const SLOTS: usize = 2;
@@ -95,41 +98,49 @@ pub(super) enum Operation {
 pub(super) fn operation() -> impl Strategy<Value = Operation> {
     use Operation as Op;
     prop_oneof![
-        12 => (path(), how(), mode(), slot()).prop_map(|(path, how, mode, slot)| Op::Open { path, how, mode, slot }),
+        12 => (file(), how(), mode(), slot()).prop_map(|(path, how, mode, slot)| Op::Open { path, how, mode, slot }),
         2 => slot().prop_map(|slot| Op::Close { slot }),
         12 => (slot(), range(), any::<u8>()).prop_map(|(slot, range, fill)| Op::Write { slot, range, fill }),
-        3 => (path(), len(), any::<u8>()).prop_map(|(path, len, fill)| Op::Append { path, len, fill }),
+        3 => (file(), len(), any::<u8>()).prop_map(|(path, len, fill)| Op::Append { path, len, fill }),
         12 => (slot(), range()).prop_map(|(slot, range)| Op::Read { slot, range }),
-        4 => path().prop_map(|path| Op::ReadWhole { path }),
+        4 => file().prop_map(|path| Op::ReadWhole { path }),
         2 => (slot(), range(), any::<u8>()).prop_map(|(slot, range, fill)| Op::WriteMapped { slot, range, fill }),
         2 => slot().prop_map(|slot| Op::ReadMapped { slot }),
         4 => (slot(), offset()).prop_map(|(slot, len)| Op::TruncateOpen { slot, len }),
-        2 => (path(), offset()).prop_map(|(path, len)| Op::Truncate { path, len }),
+        2 => (file(), offset()).prop_map(|(path, len)| Op::Truncate { path, len }),
         4 => (slot(), space(), range()).prop_map(|(slot, what, range)| Op::Space { slot, what, range }),
         3 => (slot(), slot(), range(), offset()).prop_map(|(from, to, range, offset)| Op::Copy { from, to, range, offset }),
         1 => slot().prop_map(|slot| Op::Sync { slot }),
         3 => slot().prop_map(|slot| Op::StatOpen { slot }),
         5 => (path(), path(), rename()).prop_map(|(from, to, how)| Op::Rename { from, to, how }),
         3 => (path(), path()).prop_map(|(from, to)| Op::Link { from, to }),
-        3 => path().prop_map(|path| Op::Unlink { path }),
+        3 => file().prop_map(|path| Op::Unlink { path }),
         4 => (path(), mode()).prop_map(|(path, mode)| Op::MakeDir { path, mode }),
         2 => path().prop_map(|path| Op::RemoveDir { path }),
         2 => (path(), path()).prop_map(|(target, path)| Op::Symlink { target, path }),
         1 => path().prop_map(|path| Op::ReadLink { path }),
         3 => path().prop_map(|path| Op::List { path }),
-        6 => path().prop_map(|path| Op::Stat { path }),
-        2 => (path(), mode()).prop_map(|(path, mode)| Op::ChangeMode { path, mode }),
-        2 => (path(), 0i64..5_000_000_000).prop_map(|(path, seconds)| Op::SetTimes { path, seconds }),
-        2 => (path(), 0..XATTRS.len(), 0usize..300).prop_map(|(path, name, len)| Op::SetXattr { path, name, len }),
-        2 => (path(), 0..XATTRS.len()).prop_map(|(path, name)| Op::GetXattr { path, name }),
-        1 => path().prop_map(|path| Op::ListXattrs { path }),
-        1 => (path(), 0..XATTRS.len()).prop_map(|(path, name)| Op::RemoveXattr { path, name }),
+        6 => file().prop_map(|path| Op::Stat { path }),
+        2 => (file(), mode()).prop_map(|(path, mode)| Op::ChangeMode { path, mode }),
+        2 => (file(), 0i64..5_000_000_000).prop_map(|(path, seconds)| Op::SetTimes { path, seconds }),
+        2 => (file(), 0..XATTRS.len(), 0usize..300).prop_map(|(path, name, len)| Op::SetXattr { path, name, len }),
+        2 => (file(), 0..XATTRS.len()).prop_map(|(path, name)| Op::GetXattr { path, name }),
+        1 => file().prop_map(|path| Op::ListXattrs { path }),
+        1 => (file(), 0..XATTRS.len()).prop_map(|(path, name)| Op::RemoveXattr { path, name }),
         1 => Just(Op::Remount),
     ]
 }
 
 fn path() -> impl Strategy<Value = Path> {
     (0..PATHS.len()).prop_map(Path)
+}
+
+/// Where there most often is a file.
+fn file() -> impl Strategy<Value = Path> {
+    let often = (0..FILES.len()).prop_map(|n| {
+        Path(PATHS.iter().position(|&path| path == FILES[n]).expect("each is a path"))
+    });
+    prop_oneof![3 => often, 1 => path()]
 }
 
 fn slot() -> impl Strategy<Value = usize> {
