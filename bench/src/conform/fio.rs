@@ -100,7 +100,7 @@ fn fio(
     site: &Site<'_>,
     scene: &Scene<'_>,
 ) -> Result<std::result::Result<(), String>> {
-    let size = if scene.quick { "12m" } else { "64m" };
+    let size = if scene.quick { "12m" } else { "32m" };
     let mut command = Command::new(Need::of("fio").find()?);
     command.args([
         "--name=job",

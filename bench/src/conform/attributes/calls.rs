@@ -1,109 +1,9 @@
-//! What the other suites leave out: ACLs, extended attributes, unusual calls. Small scripts, whose
-//! words must be the same on the source and through the mount.
-//!
-//! Left out is what the kernel does not pass on to any FUSE filesystem, or the `fuser` crate cannot
-//! take: files without a name (O_TMPFILE), flags of files (chattr), collapsing and inserting ranges.
+//! Calls that the suites of others leave out, and what many do at once.
 
-use std::fs;
-use std::process::Command;
-use std::time::Duration;
+use super::Script;
 
-use anyhow::Result;
-
-use super::site::Site;
-use super::suite::{Case, Scene, Suite, Verdict};
-use super::tool::{Need, Running};
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Before each script, which starts in an empty directory.
-const PRELUDE: &str = r#"
-umask 022
-exec 2>&1
-export LC_ALL=C
-as() { user=$1; shift; setpriv --reuid "$user" --regid "$user" --clear-groups "$@"; }
-"#;
-
-const SCRIPTS: &[(&str, &str)] = &[
-    (
-        "extended attributes are set, read, listed and removed",
-        r#"
-touch f; setfattr -n user.short -v 1 f; setfattr -n user.long -v "$(seq 400 | tr -d '\n')" f
-setfattr -n trusted.t -v t f; setfattr -n security.s -v s f
-getfattr -d -m - f; setfattr -x user.short f; getfattr -d -m - f; getfattr -n user.none f"#,
-    ),
-    (
-        "cp -a and tar keep extended attributes",
-        r#"
-touch f; setfattr -n user.a -v value f; cp -a f g; getfattr -d g
-tar --xattrs -cf t.tar f; mkdir d; tar --xattrs --xattrs-include='*' -xf t.tar -C d; getfattr -d d/f"#,
-    ),
-    (
-        "an ACL denies what the mode grants",
-        r#"
-echo secret > f; chmod 644 f; setfacl -m u:daemon:---,g::r,o::r f; as daemon cat f
-chmod 755 .; mkdir d; chmod 755 d; setfacl -m u:daemon:---,g::rx,o::rx d; as daemon ls d"#,
-    ),
-    (
-        "an ACL grants what the mode denies",
-        r#"
-chmod 755 .; echo open > f; chmod 600 f; setfacl -m u:daemon:rw f; as daemon cat f
-as daemon sh -c 'echo more >> f'; cat f
-mkdir d; setfacl -m u:daemon:rwx d; as daemon touch d/new; ls d"#,
-    ),
-    (
-        "an ACL for a group is honoured",
-        r#"
-chmod 755 .; echo open > f; chmod 600 f; setfacl -m g:games:r f; chown root:root f
-setpriv --reuid daemon --regid daemon --groups 60 cat f
-setfacl -m g:games:--- f; chmod 604 f; setfacl -m g:games:---,m::r f
-setpriv --reuid daemon --regid daemon --groups 60 cat f"#,
-    ),
-    (
-        "a default ACL is inherited, and the umask does not count",
-        r#"
-mkdir d; setfacl -d -m u:daemon:rwx,g::rwx,o::rwx d; touch d/f; mkdir d/sub; mknod d/p p
-stat -c '%a %n' d/f d/sub d/p; getfacl -cp d/f d/sub; mkdir -m 700 d/m; stat -c %a d/m"#,
-    ),
-    (
-        "the umask counts where there is no default ACL",
-        r#"
-umask 027; touch f; mkdir d; mknod p p; mkdir -m 777 m; stat -c '%a %n' f d p m"#,
-    ),
-    (
-        "mode and ACL follow each other",
-        r#"
-touch f; setfacl -m u:daemon:rwx f; stat -c %a f; chmod 600 f; getfacl -cp f; setfacl -b f; stat -c %a f
-getfacl -cp f"#,
-    ),
-    (
-        "copies keep ACLs",
-        r#"
-touch f; setfacl -m u:daemon:rw f; cp -a f g; getfacl -cp g; mv g h; getfacl -cp h"#,
-    ),
-    (
-        "set-user-id and set-group-id go with a write by others",
-        r#"
-chmod 755 .; for mode in 4777 2777 6777 2767; do echo x > f; chmod $mode f; as daemon sh -c 'echo y >> f'
-stat -c %a f; chmod $mode f; as daemon truncate -s 1 f; stat -c %a f; rm f; done
-touch f; chmod 6755 f; echo x > f; stat -c %a f; chown daemon f; stat -c %a f"#,
-    ),
-    (
-        "a directory's group is inherited",
-        r#"
-mkdir d; chown daemon:games d; chmod 2777 d; touch d/f; mkdir d/sub; as daemon touch d/g
-as nobody sh -c 'umask 0; touch d/h' ; stat -c '%a %U %G %n' d/f d/sub d/g"#,
-    ),
-    (
-        "a sticky directory keeps others' files",
-        r#"
-chmod 755 .; mkdir d; chmod 1777 d; touch d/f; chmod 666 d/f; as daemon rm -f d/f; as daemon mv d/f d/g; ls d"#,
-    ),
-    (
-        "capabilities of a file are kept, and go with a write",
-        r#"
-cp /bin/true f; setcap cap_net_raw+ep f; getcap f; echo >> f; getcap f"#,
-    ),
+/// The scripts, each with its name.
+pub(super) const SCRIPTS: &[Script] = &[
     (
         "renaming with exchange and without replacing",
         r#"
@@ -282,40 +182,85 @@ while at < len(data):
     print(hex(mask), data[at + 16:at + 16 + length].rstrip(b'\0')); at += 16 + length
 P"#,
     ),
+    (
+        "a place in a directory can be returned to",
+        r#"
+python3 - <<'P'
+import ctypes, os, random
+libc = ctypes.CDLL(None)
+libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
+libc.readdir.argtypes = libc.telldir.argtypes = libc.rewinddir.argtypes = [ctypes.c_void_p]
+libc.telldir.restype = ctypes.c_long; libc.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
+os.mkdir('d')
+for i in range(2000): open('d/%d' % i, 'w').close()
+d = libc.opendir(b'd')
+def name():
+    entry = libc.readdir(d)
+    return entry and ctypes.string_at(entry + 19)
+places = []
+while True:
+    place = libc.telldir(d); entry = name()
+    if not entry: break
+    places.append((place, entry))
+random.seed(1); wrong = 0
+for place, entry in random.sample(places, 200):
+    libc.seekdir(d, place); wrong += name() != entry
+open('d/new', 'w').close(); libc.rewinddir(d); seen = set()
+while entry := name(): seen.add(entry)
+print(len(places), wrong, len(seen), b'new' in seen)
+P"#,
+    ),
+    (
+        "thousands of files are open, half of them without a name",
+        r#"
+python3 - <<'P'
+import os, resource
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)); files = []
+for i in range(min(3000, limit - 100)):
+    files.append(os.open(str(i), os.O_RDWR | os.O_CREAT)); os.write(files[i], b'%d' % i)
+    if i % 2: os.unlink(str(i))
+print(sum(os.pread(fd, 9, 0) == b'%d' % i for i, fd in enumerate(files)) == len(files))
+print({os.fstat(fd).st_nlink for fd in files[::2]}, {os.fstat(fd).st_nlink for fd in files[1::2]})
+P"#,
+    ),
+    (
+        "a limit on the size of files holds",
+        r#"
+python3 - <<'P'
+import os, resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+fd = os.open('f', os.O_RDWR | os.O_CREAT)
+for act in (lambda: os.pwrite(fd, b'x' * 5000, 8000), lambda: os.pwrite(fd, b'x', 10000), lambda: os.ftruncate(fd, 20000), lambda: os.posix_fallocate(fd, 0, 20000)):
+    try: print(act(), os.fstat(fd).st_size)
+    except OSError as error: print(error.strerror)
+P"#,
+    ),
+    (
+        "mappings, shared and private, beside calls",
+        r#"
+python3 - <<'P'
+import mmap, os
+fd = os.open('f', os.O_RDWR | os.O_CREAT); os.write(fd, b'hello' * 2000)
+private = mmap.mmap(fd, 0, mmap.MAP_PRIVATE); private[0:3] = b'PRI'; print(os.pread(fd, 5, 0))
+shared = mmap.mmap(fd, 0); shared[0:3] = b'SHR'; print(os.pread(fd, 5, 0), private[0:5])
+os.pwrite(fd, b'calls', 5000); print(shared[4998:5008]); os.ftruncate(fd, 4097); os.ftruncate(fd, 9000)
+print(shared[4096:4100], os.pread(fd, 4, 4096)); shared[8999:9000] = b'!'; os.fsync(fd); print(open('f', 'rb').read()[8990:])
+reader = os.open('f', os.O_RDONLY); os.unlink('f'); shared[0:1] = b'?'; print(os.pread(reader, 3, 0))
+P"#,
+    ),
+    (
+        "bytes are copied within a file, and through pipes",
+        r#"
+python3 - <<'P'
+import os
+fd = os.open('f', os.O_RDWR | os.O_CREAT); os.write(fd, bytes(range(250)) * 40)
+for length, start, to in ((100, 0, 50), (100, 0, 5000), (9000, 500, 100000), (10, 200000, 0)):
+    try: print(os.copy_file_range(fd, fd, length, start, to), os.fstat(fd).st_size)
+    except OSError as error: print(error.strerror)
+r, w = os.pipe(); print(os.splice(fd, w, 4000, offset_src=99), hash(os.read(r, 5000)) != 0)
+os.write(w, b'spliced'); print(os.splice(r, fd, 7, offset_dst=3), os.pread(fd, 12, 0))
+other = os.open('g', os.O_WRONLY | os.O_CREAT); print(os.sendfile(other, fd, 0, 5000), os.stat('g').st_size)
+P"#,
+    ),
 ];
-
-/// The suite.
-pub(super) struct Attributes;
-
-impl Suite for Attributes {
-    fn name(&self) -> &'static str {
-        "attributes"
-    }
-
-    fn needs(&self) -> Vec<Need> {
-        ["setfattr", "setfacl", "setcap", "setpriv", "chattr", "flock", "python3"]
-            .map(Need::of)
-            .into()
-    }
-
-    fn run(&self, site: &mut Site<'_>, scene: &Scene<'_>) -> Result<Vec<Case>> {
-        SCRIPTS
-            .iter()
-            .map(|(name, script)| {
-                let dir = site.dir().join("script");
-                fs::create_dir(&dir)?;
-                let mut command = Command::new("sh");
-                command.arg("-c").arg(format!("{PRELUDE}{script}")).current_dir(&dir);
-                let ended =
-                    Running::start(command, &site.aside("output"))?.wait(LIMIT, scene.stop)?;
-                let verdict = if ended.late {
-                    Verdict::Failed(ended.result().err().unwrap_or_default())
-                } else {
-                    Verdict::Says(ended.output)
-                };
-                fs::remove_dir_all(&dir)?;
-                Ok(Case { name: (*name).to_owned(), verdict })
-            })
-            .collect()
-    }
-}
