@@ -1,11 +1,12 @@
 # make demo     build, then watch it work on real files (DEMO_SOURCE=, DEMO_DISK_IOPS=)
 # make test     all tests, with what they need
+# make conformance  the suites that others test filesystems with, for most of an hour; needs root
 # make micro    what each way of a read costs, beside its bound
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo
 
-.PHONY: all demo test micro ci fuzz tools clean
+.PHONY: all demo test conformance micro ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -17,6 +18,16 @@ demo:
 test: tools
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+	@if [ "$$(id -u)" -eq 0 ]; then \
+		deploy/conformance && target/debug/rampool-bench conform --quick; \
+	else \
+		echo 'not run: rampool-bench conform, which needs root'; \
+	fi
+
+# Only some of it: make conformance SUITES='fsx tree'
+conformance: all
+	deploy/conformance
+	target/release/rampool-bench conform $(SUITES)
 
 micro: all
 	target/release/rampool-bench micro --check

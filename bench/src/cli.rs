@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Micro(Micro),
     Demo(Demo),
+    Conform(Conform),
     /// One file answered from memory over FUSE, until SIGTERM.
     #[command(hide = true)]
     NullFuse {
@@ -100,6 +101,34 @@ pub(crate) struct Demo {
     /// How to print what was seen.
     #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Runs test suites for filesystems on a directory and through a mount of an equal one.
+///
+/// What fails through the mount but not on the source is a defect; with any, the exit code is 1.
+/// The sources are directories of an ext4 in a file, mounted by a loop device: needs root. The
+/// tools of others come from deploy/conformance; a suite whose tool is missing counts as failed.
+///
+/// The full run takes most of an hour and 10 GiB of disk.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench conform --quick\n  rampool-bench conform fsx tree\n  rampool-bench conform -w json > found.json"
+)]
+pub(crate) struct Conform {
+    /// The suites to run [default: all].
+    #[arg(value_name = "SUITE", value_parser = clap::builder::PossibleValuesParser::new(crate::conform::names()))]
+    pub(crate) suites: Vec<String>,
+    /// A few minutes: fewer seeds, shorter runs, less data.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How to print what was found.
+    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Where to put the filesystem of the sources: on a disk, not in memory.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) common: Common,
 }

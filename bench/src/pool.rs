@@ -162,7 +162,12 @@ impl Client {
     fn wait_for_servers(&self, stop: &Stop) -> Result<()> {
         let start = Instant::now();
         loop {
-            let servers = self.status()?.remote.servers;
+            // The mount is there a moment before it can be asked.
+            let servers = match self.status() {
+                Ok(status) => status.remote.servers,
+                Err(_) if start.elapsed() < CONNECT_TIMEOUT => Vec::new(),
+                Err(error) => return Err(error),
+            };
             if !servers.is_empty() && servers.iter().all(|server| server.capacity_bytes > 0) {
                 return Ok(());
             }
