@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -97,11 +97,16 @@ pub(crate) struct Inodes {
     forgotten: Mutex<LruCache<Identity, (FileKey, Stamp)>>,
     root_device: u64,
     next_foreign: AtomicU64,
+    /// How many there were when it was last looked, at most.
+    most: AtomicUsize,
 }
 
 /// Numbers for inodes of other devices below the source, whose own numbers may be taken: above
 /// all that filesystems use.
 const FOREIGN_FIRST: u64 = 1 << 60;
+
+/// Tables that never held more are not worth shrinking.
+const SHRINK_FROM: usize = 20_000;
 
 /// Files whose cached blocks are still found after the kernel forgot them.
 const FORGOTTEN_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
@@ -117,6 +122,7 @@ impl Inodes {
             forgotten: Mutex::new(LruCache::new(FORGOTTEN_MAX)),
             root_device: stat.identity.device,
             next_foreign: AtomicU64::new(FOREIGN_FIRST),
+            most: AtomicUsize::new(0),
         };
         let root = Arc::new(Inode {
             id: NodeId::ROOT,
@@ -254,6 +260,20 @@ impl Inodes {
         }
     }
 
+    /// Gives back the memory of the tables, should most of what they once held be forgotten.
+    /// Returns whether it was so.
+    pub(crate) fn shrink(&self) -> bool {
+        let now = self.len();
+        let most = self.most.fetch_max(now, Ordering::Relaxed).max(now);
+        if most < SHRINK_FROM || now > most / 2 {
+            return false;
+        }
+        self.by_id.shrink_to_fit();
+        self.by_identity.shrink_to_fit();
+        self.most.store(now, Ordering::Relaxed);
+        true
+    }
+
     /// How many inodes there are.
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
@@ -272,11 +292,11 @@ impl Inodes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::source::Source;
 
-    fn tree() -> (tempfile::TempDir, Source, Inodes) {
+    pub(crate) fn tree() -> (tempfile::TempDir, Source, Inodes) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a"), "a").unwrap();
         std::fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
@@ -287,7 +307,7 @@ mod tests {
         (dir, source, inodes)
     }
 
-    fn look_up(source: &Source, inodes: &Inodes, name: &std::ffi::CStr) -> Arc<Inode> {
+    pub(crate) fn look_up(source: &Source, inodes: &Inodes, name: &std::ffi::CStr) -> Arc<Inode> {
         let root = inodes.by_id(NodeId::ROOT).unwrap();
         let (node, stat) = source.look_up(root.node().unwrap().as_fd(), name).unwrap();
         inodes.looked_up(&root, name, node, &stat)

@@ -28,6 +28,7 @@ mod remote;
 mod run;
 mod source;
 mod status;
+mod upkeep;
 mod workers;
 mod write;
 

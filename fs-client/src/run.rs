@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::behind::{Behind, LettingGo};
+use crate::behind::Behind;
 use crate::block::BLOCK_SIZE;
 use crate::epochs::Epochs;
 use crate::failure::Failure;
@@ -28,6 +28,7 @@ use crate::plan::Plan;
 use crate::remote::{Offer, Tier};
 use crate::source::{Source, Stat};
 use crate::status::{self, Facts};
+use crate::upkeep::Upkeep;
 use crate::workers::Workers;
 
 /// A sequential reader is followed at most 1 MiB ahead.
@@ -85,8 +86,7 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
         cache: plan.cache,
         started: Instant::now(),
     };
-    let letting_go =
-        LettingGo::start(filesystem.clone()).map_err(system("cannot start a thread"))?;
+    let upkeep = Upkeep::start(filesystem.clone()).map_err(system("cannot start a thread"))?;
     let shown = filesystem.clone();
     let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move || {
         status::document(&facts, &shown)
@@ -120,7 +120,7 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
     ready();
 
     let result = wait(&plan.mountpoint, &ended);
-    drop((socket, letting_go));
+    drop((socket, upkeep));
     if result.is_ok() {
         let _ = serving.join();
     }

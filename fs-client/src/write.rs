@@ -104,10 +104,13 @@ impl Filesystem {
                 return Ok(written.bytes);
             }
             Ok(written) => {
-                contents.grow(offset + written.bytes as u64);
                 if written.bytes == data.len() {
                     window.update(offset, data);
+                } else {
+                    drop(window);
                 }
+                // Last: who sees the new end finds the new bytes before it.
+                contents.grow(offset + written.bytes as u64);
             }
             // The source may have taken some of it all the same.
             Err(_) => drop(window),

@@ -1,0 +1,65 @@
+//! What is done now and then while a mount is served: written pages leave the kernel's cache, and
+//! memory that nobody uses any more goes back to the system.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::filesystem::Filesystem;
+
+/// How often it is looked whether there is anything to do.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The thread that does it. Ends when this is dropped.
+pub(crate) struct Upkeep {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Upkeep {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No more threads can be made.
+    pub(crate) fn start(filesystem: Arc<Filesystem>) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let thread = std::thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
+            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                let_go_of_pages(&filesystem);
+                if filesystem.inodes.shrink() {
+                    give_back();
+                }
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn let_go_of_pages(filesystem: &Filesystem) {
+    while let Some(inode) = filesystem.behind.next(Instant::now()) {
+        // A file that is gone has no pages.
+        if let Ok(node) = inode.node() {
+            filesystem.source.drop_pages(node.as_fd());
+        }
+    }
+}
+
+/// Gives the pages between what is still in use back to the system, which the allocator keeps.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, and touches nothing but the allocator's own free memory.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
