@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Micro(Micro),
     Demo(Demo),
+    Crash(Crash),
     /// One file answered from memory over FUSE, until SIGTERM.
     #[command(hide = true)]
     NullFuse {
@@ -102,6 +103,53 @@ pub(crate) struct Demo {
     pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Kills the daemons at random moments and checks that nothing that was acknowledged is lost.
+///
+/// Four writers and two readers work on a mount with a cache of 16 MiB and a server: writes, appends,
+/// also to one file together, truncations, holes, mapped stores with msync, creations, renames,
+/// links, removals, fsync. What was acknowledged is kept in the memory of this program. In every
+/// round the client, the server or both are killed; the dead mount must answer with an error, never
+/// hang and never show the directory underneath; then it is mounted again and everything is compared
+/// byte for byte, on the source and through the mount. An operation that the kill interrupted may
+/// have happened wholly, partly or not at all. Every read is compared too, also while writers are at
+/// work. When the server alone is killed, nothing at all may fail.
+///
+/// Exits with 1 at the first loss, and says which file, where, and what was done to it before.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench crash\n  rampool-bench crash --kill client --rounds 1000\n  rampool-bench crash --seed 7 -w json"
+)]
+pub(crate) struct Crash {
+    /// How often to kill.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// Whom to kill.
+    #[arg(long, value_enum, default_value_t = Kill::Both)]
+    pub(crate) kill: Kill,
+    /// Decides what is done and when the kills come [default: another each time].
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// How to print what was seen.
+    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Where to put the files: on the filesystem that is to be trusted.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Whom the crash harness kills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kill {
+    /// The client, which serves the mount.
+    Client,
+    /// The server; nothing may fail.
+    Server,
+    /// Both, one right after the other.
+    Both,
 }
 
 /// What all measurements share.

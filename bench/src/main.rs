@@ -1,12 +1,13 @@
 //! `rampool-bench`: measures rampool, and shows it at work.
 //!
 //! `micro` sets every way that a read can take beside the least that it could cost; `demo` reads a
-//! real directory through a pool, compares every byte and kills the server in between. Both drive
-//! the real programs as a user would; nothing of client or server is linked in.
+//! real directory through a pool, compares every byte and kills the server in between; `crash` kills
+//! the daemons under writers and looks for what was lost. All drive the real programs as a user would; nothing of client or server is linked in.
 
 mod binaries;
 mod buckets;
 mod cli;
+mod crash;
 mod daemon;
 mod demo;
 mod disk;
@@ -48,6 +49,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Micro(options) => return micro::run(&options, &Stop::install()?),
         Command::Demo(options) => return demo::run(&options, &Stop::install()?),
+        Command::Crash(options) => return crash::run(&options, &Stop::install()?),
         Command::NullThreads(options) => null_threads::run(options.seconds, &Stop::install()?)?,
         Command::NullFuse { mountpoint, bytes, threads } => {
             null_fuse::serve(&mountpoint, bytes, threads)?;
