@@ -1,11 +1,13 @@
 # make demo     build, then watch it work on real files (DEMO_SOURCE=, DEMO_DISK_IOPS=)
 # make test     all tests, with what they need
 # make micro    what each way of a read costs, beside its bound
+# make crash    kill the daemons 900 times and look for what was lost
+# make trees    what many small files cost, beside libfuse's passthrough
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo
 
-.PHONY: all demo test micro ci fuzz tools clean
+.PHONY: all demo test micro crash trees ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -20,6 +22,15 @@ test: tools
 
 micro: all
 	target/release/rampool-bench micro --check
+
+crash: all
+	target/release/rampool-bench crash --rounds 300 --kill client
+	target/release/rampool-bench crash --rounds 300 --kill server
+	target/release/rampool-bench crash --rounds 300 --kill both
+
+trees: all
+	deploy/passthrough
+	target/release/rampool-bench trees
 
 ci:
 	.ci/run

@@ -22,6 +22,7 @@ pub(crate) enum Command {
     Micro(Micro),
     Demo(Demo),
     Crash(Crash),
+    Trees(Trees),
     /// One file answered from memory over FUSE, until SIGTERM.
     #[command(hide = true)]
     NullFuse {
@@ -150,6 +151,45 @@ pub(crate) enum Kill {
     Server,
     /// Both, one right after the other.
     Both,
+}
+
+/// Times work on many small files: git clone, tar, find, du, rm.
+///
+/// Each runs on the bare directory, through the rampool mount and, where deploy/passthrough has
+/// built it, through libfuse's own passthrough example under the same conditions: root, one second
+/// for names and attributes, data past the page cache. They take turns, round after round; figures
+/// are medians, ratios are medians of the ratios of each round.
+///
+/// Needs tar, git, find and du. As root the caches are dropped before what is called cold.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  deploy/passthrough && rampool-bench trees\n  rampool-bench trees --rounds 5 --files 10000 -w json\n  rampool-bench trees --pjdfstest ~/.cargo/bin/pjdfstest"
+)]
+pub(crate) struct Trees {
+    /// How often the sides take turns.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Files in the archive that is extracted. Fewer when the passthrough could not open as many:
+    /// it holds a descriptor for each.
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1000..=1_000_000))]
+    pub(crate) files: u32,
+    /// The repository to clone [default: one of 3,000 files, made for it].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) repository: Option<PathBuf>,
+    /// The passthrough [default: passthrough_hp or passthrough_ll in target/tools].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passthrough: Option<PathBuf>,
+    /// The pjdfstest program [default: the one in PATH, if any].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pjdfstest: Option<PathBuf>,
+    /// How to print the figures.
+    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Where to put the files.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 /// What all measurements share.

@@ -2,7 +2,8 @@
 //!
 //! `micro` sets every way that a read can take beside the least that it could cost; `demo` reads a
 //! real directory through a pool, compares every byte and kills the server in between; `crash` kills
-//! the daemons under writers and looks for what was lost. All drive the real programs as a user would; nothing of client or server is linked in.
+//! the daemons under writers and looks for what was lost; `trees` times work on many small files.
+//! All drive the real programs as a user would; nothing of client or server is linked in.
 
 mod binaries;
 mod buckets;
@@ -27,6 +28,7 @@ mod status;
 mod stop;
 mod table;
 mod throttle;
+mod trees;
 
 use std::process::ExitCode;
 
@@ -50,6 +52,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Micro(options) => return micro::run(&options, &Stop::install()?),
         Command::Demo(options) => return demo::run(&options, &Stop::install()?),
         Command::Crash(options) => return crash::run(&options, &Stop::install()?),
+        Command::Trees(options) => return trees::run(&options, &Stop::install()?),
         Command::NullThreads(options) => null_threads::run(options.seconds, &Stop::install()?)?,
         Command::NullFuse { mountpoint, bytes, threads } => {
             null_fuse::serve(&mountpoint, bytes, threads)?;

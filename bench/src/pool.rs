@@ -172,7 +172,12 @@ impl Client {
     fn wait_for_servers(&self, stop: &Stop) -> Result<()> {
         let start = Instant::now();
         loop {
-            let servers = self.status()?.remote.servers;
+            // The mount is there a moment before it answers this.
+            let servers = match self.status() {
+                Ok(status) => status.remote.servers,
+                Err(error) if start.elapsed() > CONNECT_TIMEOUT => return Err(error),
+                Err(_) => Vec::new(),
+            };
             if !servers.is_empty() && servers.iter().all(|server| server.capacity_bytes > 0) {
                 return Ok(());
             }

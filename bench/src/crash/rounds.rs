@@ -70,6 +70,8 @@ impl Rounds<'_> {
         if let Err(finding) = verify::contents(world, &selection, &source, "the source", tally)? {
             return Ok(Some(finding));
         }
+        // All of it, which is more than the cache holds.
+        let selection = verify::select(world, true, rng);
         let mount = self.machine.mount(self.stop)?;
         if let Err(finding) = verify::names(world, &mount, "the mount")? {
             return Ok(Some(finding));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,6 +13,8 @@ use rand::{RngExt as _, rngs::SmallRng};
 use super::file::File;
 use super::tally::{Finding, FindingKind, Tally, wrong_words};
 use super::world::World;
+
+const PIECE_BYTES: usize = 64 << 10;
 
 /// What is compared: a directory's number, a name, the file.
 pub(super) type Selection = Vec<(usize, String, Arc<File>)>;
@@ -64,7 +66,7 @@ pub(super) fn contents(
         let label = format!("{}/{name} through {via}", directory.path);
         let path = root.join(&directory.path).join(name);
         let cannot = || format!("{label} cannot be read");
-        let got = fs::read(&path).with_context(cannot)?;
+        let got = read_backwards(&path).with_context(cannot)?;
         tally.settled_bytes.fetch_add(got.len() as u64, Relaxed);
         if let Err(wrong) = file.settle(&got) {
             return Ok(Err(lost(wrong_words(&label, &wrong), file.log())));
@@ -84,6 +86,22 @@ pub(super) fn contents(
     Ok(Ok(()))
 }
 
+/// Reads a whole file, the end first: a cache gives what is read in sequence to nobody, and here
+/// it is to lend as much as it can.
+fn read_backwards(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    for (number, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate().rev() {
+        file.read_exact_at(piece, (number * PIECE_BYTES) as u64)?;
+    }
+    // Should there be more than the length says, it is compared as well.
+    let mut beyond = [0];
+    if file.read_at(&mut beyond, bytes.len() as u64)? > 0 {
+        bytes.extend(beyond);
+    }
+    Ok(bytes)
+}
+
 fn lost(what: String, log: Vec<String>) -> Finding {
     Finding { kind: FindingKind::Lost, what, log }
 }
@@ -92,7 +110,6 @@ fn lost(what: String, log: Vec<String>) -> Finding {
 mod tests {
     use super::*;
     use rand::SeedableRng as _;
-    use std::os::unix::fs::FileExt as _;
 
     fn compare(world: &World, root: &Path) -> std::result::Result<(), Finding> {
         names(world, root, "the source").unwrap()?;
