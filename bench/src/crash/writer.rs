@@ -220,7 +220,7 @@ impl<'a> Writer<'a> {
 
     fn remove(&mut self, name: &str) -> Step<()> {
         self.directory.names.begin(NameChange::Remove(name.to_owned()));
-        self.judge(rustix::fs::unlink(&self.path(name)), "unlink", name)?;
+        self.judge(rustix::fs::unlink(self.path(name)), "unlink", name)?;
         self.directory.names.acknowledge();
         Ok(())
     }
@@ -240,7 +240,7 @@ impl<'a> Writer<'a> {
 
     fn move_name(&mut self, from: &str, to: &str) -> Step<()> {
         self.directory.names.begin(NameChange::Rename(from.to_owned(), to.to_owned()));
-        let renamed = rustix::fs::rename(&self.path(from), &self.path(to));
+        let renamed = rustix::fs::rename(self.path(from), self.path(to));
         self.judge(renamed, "rename", from)?;
         self.directory.names.acknowledge();
         Ok(())
@@ -249,7 +249,7 @@ impl<'a> Writer<'a> {
     fn link(&mut self) -> Step<()> {
         let (Some((from, file)), Some(to)) = (self.pick(), self.free()) else { return Ok(()) };
         self.directory.names.begin(NameChange::Add(to.to_owned(), file));
-        self.judge(rustix::fs::link(&self.path(&from), &self.path(to)), "link", &from)?;
+        self.judge(rustix::fs::link(self.path(&from), self.path(to)), "link", &from)?;
         self.directory.names.acknowledge();
         self.scene.tally.count(Kind::Link);
         Ok(())
