@@ -2,11 +2,13 @@
 # make test     all tests, with what they need
 # make conformance  the suites that others test filesystems with, for most of an hour; needs root
 # make micro    what each way of a read costs, beside its bound
+# make crash    kill the daemons 900 times and look for what was lost
+# make trees    what many small files cost, beside libfuse's passthrough
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance micro ci fuzz tools clean
+.PHONY: all demo test conformance micro crash trees ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -31,6 +33,15 @@ conformance: all
 
 micro: all
 	target/release/rampool-bench micro --check
+
+crash: all
+	target/release/rampool-bench crash --rounds 300 --kill client
+	target/release/rampool-bench crash --rounds 300 --kill server
+	target/release/rampool-bench crash --rounds 300 --kill both
+
+trees: all
+	deploy/passthrough
+	target/release/rampool-bench trees
 
 ci:
 	.ci/run

@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Micro(Micro),
     Demo(Demo),
     Conform(Conform),
+    Crash(Crash),
+    Trees(Trees),
     /// One file answered from memory over FUSE, until SIGTERM.
     #[command(hide = true)]
     NullFuse {
@@ -127,6 +129,92 @@ pub(crate) struct Conform {
     #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
     /// Where to put the filesystem of the sources: on a disk, not in memory.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Kills the daemons at random moments and checks that nothing that was acknowledged is lost.
+///
+/// Four writers and two readers work on a mount with a cache of 16 MiB and a server: writes, appends,
+/// also to one file together, truncations, holes, mapped stores with msync, creations, renames,
+/// links, removals, fsync. What was acknowledged is kept in the memory of this program. In every
+/// round the client, the server or both are killed; the dead mount must answer with an error, never
+/// hang and never show the directory underneath; then it is mounted again and everything is compared
+/// byte for byte, on the source and through the mount. An operation that the kill interrupted may
+/// have happened wholly, partly or not at all. Every read is compared too, also while writers are at
+/// work. When the server alone is killed, nothing at all may fail.
+///
+/// Exits with 1 at the first loss, and says which file, where, and what was done to it before.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench crash\n  rampool-bench crash --kill client --rounds 1000\n  rampool-bench crash --seed 7 -w json"
+)]
+pub(crate) struct Crash {
+    /// How often to kill.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// Whom to kill.
+    #[arg(long, value_enum, default_value_t = Kill::Both)]
+    pub(crate) kill: Kill,
+    /// Decides what is done and when the kills come [default: another each time].
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// How to print what was seen.
+    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Where to put the files: on the filesystem that is to be trusted.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Whom the crash harness kills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kill {
+    /// The client, which serves the mount.
+    Client,
+    /// The server; nothing may fail.
+    Server,
+    /// Both, one right after the other.
+    Both,
+}
+
+/// Times work on many small files: git clone, tar, find, du, rm.
+///
+/// Each runs on the bare directory, through the rampool mount and, where deploy/passthrough has
+/// built it, through libfuse's own passthrough example under the same conditions: root, one second
+/// for names and attributes, data past the page cache. They take turns, round after round; figures
+/// are medians, ratios are medians of the ratios of each round.
+///
+/// Needs tar, git, find and du. As root the caches are dropped before what is called cold.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  deploy/passthrough && rampool-bench trees\n  rampool-bench trees --rounds 5 --files 10000 -w json\n  rampool-bench trees --pjdfstest ~/.cargo/bin/pjdfstest"
+)]
+pub(crate) struct Trees {
+    /// How often the sides take turns.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Files in the archive that is extracted. Fewer when the passthrough could not open as many:
+    /// it holds a descriptor for each.
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1000..=1_000_000))]
+    pub(crate) files: u32,
+    /// The repository to clone [default: one of 3,000 files, made for it].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) repository: Option<PathBuf>,
+    /// The passthrough [default: passthrough_hp or passthrough_ll in target/tools].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passthrough: Option<PathBuf>,
+    /// The pjdfstest program [default: the one in PATH, if any].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pjdfstest: Option<PathBuf>,
+    /// How to print the figures.
+    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Where to put the files.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(crate) dir: PathBuf,
     #[command(flatten)]

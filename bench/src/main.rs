@@ -2,13 +2,15 @@
 //!
 //! `micro` sets every way that a read can take beside the least that it could cost; `demo` reads a
 //! real directory through a pool, compares every byte and kills the server in between; `conform` runs
-//! test suites on a directory and through a mount. All drive the real programs as a user would;
-//! nothing of client or server is linked in.
+//! test suites on a directory and through a mount; `crash` kills the daemons under writers and looks
+//! for what was lost; `trees` times work on many small files. All drive the real programs as a user
+//! would; nothing of client or server is linked in.
 
 mod binaries;
 mod buckets;
 mod cli;
 mod conform;
+mod crash;
 mod daemon;
 mod demo;
 mod disk;
@@ -28,6 +30,7 @@ mod status;
 mod stop;
 mod table;
 mod throttle;
+mod trees;
 
 use std::process::ExitCode;
 
@@ -51,6 +54,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Micro(options) => return micro::run(&options, &Stop::install()?),
         Command::Demo(options) => return demo::run(&options, &Stop::install()?),
         Command::Conform(options) => return conform::run(&options, &Stop::install()?),
+        Command::Crash(options) => return crash::run(&options, &Stop::install()?),
+        Command::Trees(options) => return trees::run(&options, &Stop::install()?),
         Command::NullThreads(options) => null_threads::run(options.seconds, &Stop::install()?)?,
         Command::NullFuse { mountpoint, bytes, threads } => {
             null_fuse::serve(&mountpoint, bytes, threads)?;

@@ -90,9 +90,19 @@ impl Pool {
 
     /// Starts a server that lends `lend`.
     pub(crate) fn lend(&self, lend: ByteSize, stop: &Stop) -> Result<Lender> {
+        self.lend_at(SocketAddr::from(([127, 0, 0, 1], 0)), lend, stop)
+    }
+
+    /// Starts a server that listens at `listen`, at a port of its choice if that is 0.
+    pub(crate) fn lend_at(
+        &self,
+        listen: SocketAddr,
+        lend: ByteSize,
+        stop: &Stop,
+    ) -> Result<Lender> {
         let socket = self.scratch.join("server.sock");
         let mut command = Command::new(&self.binaries.server);
-        command.args(["--listen", "127.0.0.1:0", "--lend", &lend.bytes().to_string()]);
+        command.args(["--listen", &listen.to_string(), "--lend", &lend.bytes().to_string()]);
         command.arg("--keys").arg(&self.server_keys);
         command.arg("--status-socket").arg(&socket);
         let mut daemon = Daemon::start("rampool-server", command)?;
@@ -162,12 +172,7 @@ impl Client {
     fn wait_for_servers(&self, stop: &Stop) -> Result<()> {
         let start = Instant::now();
         loop {
-            // The mount is there a moment before it can be asked.
-            let servers = match self.status() {
-                Ok(status) => status.remote.servers,
-                Err(_) if start.elapsed() < CONNECT_TIMEOUT => Vec::new(),
-                Err(error) => return Err(error),
-            };
+            let servers = self.status()?.remote.servers;
             if !servers.is_empty() && servers.iter().all(|server| server.capacity_bytes > 0) {
                 return Ok(());
             }

@@ -1,0 +1,121 @@
+//! What is timed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::input::TOP;
+
+/// What the operations work with.
+pub(super) struct Inputs {
+    pub(super) archive: PathBuf,
+    pub(super) repository: PathBuf,
+    pub(super) pjdfstest: Option<PathBuf>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Extract,
+    FindCold,
+    FindWarm,
+    DuCold,
+    ReadCold,
+    Clone,
+    Status,
+    Pjdfstest,
+    Remove,
+}
+
+impl Operation {
+    /// In the order in which they are done.
+    pub(super) const ALL: [Self; 9] = [
+        Self::Extract,
+        Self::FindCold,
+        Self::FindWarm,
+        Self::DuCold,
+        Self::ReadCold,
+        Self::Clone,
+        Self::Status,
+        Self::Pjdfstest,
+        Self::Remove,
+    ];
+
+    /// Its row.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Extract => "tar x",
+            Self::FindCold => "find -size, cold",
+            Self::FindWarm => "find -size, warm",
+            Self::DuCold => "du -s, cold",
+            Self::ReadCold => "tar c, cold",
+            Self::Clone => "git clone",
+            Self::Status => "git status",
+            Self::Pjdfstest => "pjdfstest",
+            Self::Remove => "rm -rf",
+        }
+    }
+
+    /// Whether it is done at all.
+    pub(super) fn is_done(self, inputs: &Inputs) -> bool {
+        self != Self::Pjdfstest || inputs.pjdfstest.is_some()
+    }
+
+    /// Whether nothing may be in memory before.
+    pub(super) fn is_cold(self) -> bool {
+        matches!(self, Self::FindCold | Self::DuCold | Self::ReadCold)
+    }
+
+    /// Does it in `dir` and says how long it took.
+    pub(super) fn time(self, inputs: &Inputs, dir: &Path) -> Result<Duration> {
+        let mut command = self.command(inputs, dir);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let start = Instant::now();
+        let done = command
+            .output()
+            .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+        let elapsed = start.elapsed();
+        // What fails on a filesystem is told by pjdfstest itself; here its time counts.
+        if !done.status.success() && self != Self::Pjdfstest {
+            let words = String::from_utf8_lossy(&done.stderr);
+            let last = words.lines().next_back().unwrap_or("it said nothing");
+            bail!("{} in {} failed: {last}", self.name(), dir.display());
+        }
+        Ok(elapsed)
+    }
+
+    fn command(self, inputs: &Inputs, dir: &Path) -> Command {
+        let (tree, clone) = (dir.join(TOP), dir.join("clone"));
+        let program = match (self, &inputs.pjdfstest) {
+            (Self::Extract, _) => Path::new("tar"),
+            (Self::FindCold | Self::FindWarm, _) => Path::new("find"),
+            (Self::DuCold, _) => Path::new("du"),
+            // tar itself would see that nobody wants the contents.
+            (Self::ReadCold, _) => Path::new("sh"),
+            (Self::Clone | Self::Status, _) => Path::new("git"),
+            (Self::Remove, _) => Path::new("rm"),
+            (Self::Pjdfstest, program) => program.as_deref().unwrap_or(Path::new("pjdfstest")),
+        };
+        let mut command = Command::new(program);
+        match self {
+            Self::Extract => command.arg("xf").arg(&inputs.archive).arg("-C").arg(dir),
+            Self::FindCold | Self::FindWarm => command.arg(tree).args(["-size", "+1000k"]),
+            Self::DuCold => command.arg("-s").arg(tree),
+            Self::ReadCold => command.args(["-c", "tar cf - -C \"$0\" . | cat"]).arg(tree),
+            Self::Clone => command.args(["clone", "-q"]).arg(&inputs.repository).arg(clone),
+            Self::Status => command.arg("-C").arg(clone).args(["status", "--short"]),
+            Self::Pjdfstest => command.arg("-p").arg(dir),
+            Self::Remove => command.arg("-rf").arg(tree).arg(clone),
+        };
+        command
+    }
+}
+
+/// Forgets what the kernel keeps in memory, or says that it may not.
+pub(super) fn drop_caches() -> bool {
+    rustix::fs::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
+}
