@@ -34,6 +34,7 @@ pub(crate) struct Contents {
 pub(crate) struct Change<'a> {
     contents: &'a Contents,
     node: NodeFd,
+    renewed: bool,
     ended: bool,
 }
 
@@ -69,6 +70,17 @@ impl Contents {
     /// The key of the present state.
     pub(crate) fn key(&self) -> FileKey {
         FileKey(self.key.load(Ordering::SeqCst))
+    }
+
+    /// Key and length of one state.
+    pub(crate) fn state(&self) -> (FileKey, u64) {
+        loop {
+            let key = self.key();
+            let size = self.size();
+            if self.key() == key {
+                return (key, size);
+            }
+        }
     }
 
     /// The file's length, as far as is known.
@@ -118,7 +130,7 @@ impl Contents {
             self.compare(&mut state, &stat);
         }
         state.changes += 1;
-        Ok(Change { contents: self, node, ended: false })
+        Ok(Change { contents: self, node, renewed: false, ended: false })
     }
 
     /// Gives the contents a new key: they changed in a way that is not worth following.
@@ -131,16 +143,33 @@ impl Contents {
         self.size.fetch_max(end, Ordering::SeqCst);
     }
 
+    /// The contents are others, `size` bytes long. A reader takes the key, then the size: so the
+    /// new key is never found with a size that is too long for it, and whoever found the old key
+    /// with a longer size finds another key when he asks again.
+    fn replace(&self, size: u64) {
+        if size < self.size() {
+            self.size.store(size, Ordering::SeqCst);
+            self.renew();
+        } else {
+            self.renew();
+            self.size.store(size, Ordering::SeqCst);
+        }
+    }
+
     fn compare(&self, state: &mut State, stat: &Stat) {
         if state.stamp != Some(stat.stamp()) {
             state.stamp = settled(stat);
-            self.renew();
-            self.size.store(stat.size, Ordering::SeqCst);
+            self.replace(stat.size);
         }
     }
 }
 
 impl Change<'_> {
+    /// The change is not worth following: its end gives the contents a new key.
+    pub(crate) fn renew(&mut self) {
+        self.renewed = true;
+    }
+
     /// Ends the change, and returns what the source says then.
     pub(crate) fn end(mut self) -> Result<Stat> {
         self.ended = true;
@@ -152,11 +181,13 @@ impl Change<'_> {
         state.changes -= 1;
         let result = Stat::of(self.node.as_fd());
         let stat = result.as_ref().ok();
-        if let Some(stat) = stat
-            && stat.size != self.contents.size.swap(stat.size, Ordering::SeqCst)
-        {
+        match stat {
             // Our own writes have noted how far they reach.
-            self.contents.renew();
+            Some(stat) if self.renewed || stat.size != self.contents.size() => {
+                self.contents.replace(stat.size);
+            }
+            None if self.renewed => self.contents.renew(),
+            _ => {}
         }
         if state.changes == 0 {
             state.stamp = stat.map(Stat::stamp);

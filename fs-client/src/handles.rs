@@ -20,7 +20,7 @@ pub(crate) struct HandleId(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) struct FileHandle {
     pub(crate) inode: Arc<Inode>,
-    /// Keeps the file, should its last name be removed.
+    /// The descriptor by which it was opened, for whatever does not care how.
     pub(crate) node: NodeFd,
     /// Present if it was opened for reading: what that does to the time of access.
     pub(crate) reads: Option<Atime>,
@@ -37,14 +37,29 @@ pub(crate) struct FileHandle {
 const NOTE_EVERY: Duration = Duration::from_secs(30);
 
 impl FileHandle {
-    pub(crate) fn new(
+    /// One that is opened for writing, and for reading too if it says what that does.
+    pub(crate) fn written(inode: Arc<Inode>, reads: Option<Atime>, file: WrittenFile) -> Self {
+        let node = file.node();
+        Self::new(inode, node, reads, OnceLock::new(), Some(file))
+    }
+
+    /// One that is only read.
+    pub(crate) fn read(inode: Arc<Inode>, atime: Atime, file: DirectFile) -> Self {
+        let node = file.node();
+        Self::new(inode, node, Some(atime), OnceLock::from(file), None)
+    }
+
+    fn new(
         inode: Arc<Inode>,
         node: NodeFd,
         reads: Option<Atime>,
+        direct: OnceLock<DirectFile>,
         written: Option<WrittenFile>,
     ) -> Self {
-        let (direct, sequence) = (OnceLock::new(), Sequence::default());
-        Self { inode, node, reads, direct, written, sequence, noted: Mutex::new(None) }
+        // Which the node may use as long as it is there, and needs no other.
+        inode.is_open_as(&node);
+        let (sequence, noted) = (Sequence::default(), Mutex::new(None));
+        Self { inode, node, reads, direct, written, sequence, noted }
     }
 
     /// Whether it is time to note that the file is being written.
@@ -55,15 +70,6 @@ impl FileHandle {
             *noted = Some(now);
         }
         due
-    }
-
-    /// A descriptor for calls that do not care how it was opened.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        match (&self.written, self.direct.get()) {
-            (Some(file), _) => file.fd(),
-            (None, Some(file)) => file.fd(),
-            (None, None) => self.node.as_fd(),
-        }
     }
 }
 

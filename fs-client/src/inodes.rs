@@ -62,6 +62,11 @@ impl Inode {
         self.node.is_open()
     }
 
+    /// Notes that it is open as `node`.
+    pub(crate) fn is_open_as(&self, node: &NodeFd) {
+        self.node.is_open_as(node);
+    }
+
     /// Whether it is kept although its last name is gone.
     pub(crate) fn is_pinned(&self) -> bool {
         self.node.is_pinned()

@@ -22,6 +22,7 @@ mod local;
 mod metrics;
 mod mounts;
 mod names;
+mod open;
 mod plan;
 mod read;
 mod remote;

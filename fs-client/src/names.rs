@@ -4,14 +4,14 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, OFlags, RenameFlags};
+use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
 use crate::caller::{Deed, with_umask};
 use crate::filesystem::{Caller, Filesystem, NodeEntry, Result};
-use crate::handles::{FileHandle, HandleId};
+use crate::handles::HandleId;
 use crate::inodes::{Inode, NodeId};
-use crate::source::{Atime, DirectFile, EntryKind, NewNode, NodeFd, Stat, WrittenFile};
+use crate::source::{EntryKind, NewNode, NodeFd, Stat};
 
 /// Who makes something, and which permissions it shall not have.
 #[derive(Clone, Copy, Debug)]
@@ -67,60 +67,6 @@ impl Filesystem {
             with_umask(maker.umask, || self.source.make(directory.as_fd(), name, node))
         })?;
         self.look_up(parent, name)
-    }
-
-    /// Creates, or opens, a regular file. Counts as a look-up.
-    pub(crate) fn create(
-        &self,
-        parent: NodeId,
-        name: &CStr,
-        flags: OFlags,
-        mode: u32,
-        maker: Maker,
-    ) -> Result<(NodeEntry, HandleId)> {
-        let parent = self.inode(parent)?;
-        let directory = parent.node()?;
-        let file = self.as_caller(maker.caller, Deed::Make, || {
-            with_umask(maker.umask, || self.source.create(directory.as_fd(), name, flags, mode))
-        })?;
-        let (node, stat) = self.source.name_of(file.as_fd())?;
-        let (inode, entry) = self.told(&parent, name, node, &stat);
-        let opened = self.open_created(&inode, flags, file);
-        if opened.is_err() {
-            // The kernel will not hear of the inode.
-            self.inodes.forget(inode.id, 1);
-        }
-        Ok((entry, opened?))
-    }
-
-    /// Opens a regular file, and looks whether its contents are still those that are cached.
-    pub(crate) fn open(&self, id: NodeId, flags: OFlags, caller: Caller) -> Result<HandleId> {
-        let inode = self.inode(id)?;
-        let node = inode.node()?;
-        if flags.contains(OFlags::TRUNC) {
-            self.change_whole(&inode, caller, || self.source.open_written(node.as_fd(), flags))?;
-        }
-        let stat = inode.contents.revalidate(node.as_fd())?;
-        if stat.links == 0 && !inode.is_pinned() {
-            // Removed or replaced by somebody else. On this error the kernel looks its name up
-            // again, however long it may keep names, and opens what has the name now.
-            return Err(Errno::STALE);
-        }
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        let written = writes
-            .then(|| self.source.open_written(node.as_fd(), flags - OFlags::TRUNC))
-            .transpose()?;
-        let handle = FileHandle::new(inode, node, self.reads(flags), written);
-        // Whoever only reads is to hear of errors now.
-        if handle.written.is_none() {
-            self.direct(&handle)?;
-        }
-        Ok(self.handles.add_file(handle))
-    }
-
-    /// Closes a file.
-    pub(crate) fn release(&self, handle: HandleId) {
-        self.handles.remove_file(handle);
     }
 
     /// Gives a file one more name. Counts as a look-up.
@@ -271,7 +217,7 @@ impl Filesystem {
     }
 
     /// Notes that the kernel is told of an inode.
-    fn told(
+    pub(crate) fn told(
         &self,
         directory: &Inode,
         name: &CStr,
@@ -299,64 +245,6 @@ impl Filesystem {
                 self.keeping_contents(&named.inode, act).map(|(done, _)| done)
             }
             _ => act(),
-        }
-    }
-
-    /// A handle for a file that was just created, or found to exist and emptied if `flags` said so.
-    fn open_created(&self, inode: &Arc<Inode>, flags: OFlags, file: OwnedFd) -> Result<HandleId> {
-        if flags.contains(OFlags::TRUNC) {
-            inode.contents.renew();
-        }
-        let node = inode.node()?;
-        inode.contents.revalidate(node.as_fd())?;
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        let reads = self.reads(flags);
-        let handle = if writes {
-            FileHandle::new(inode.clone(), node, reads, Some(WrittenFile::new(file)))
-        } else {
-            let handle = FileHandle::new(inode.clone(), node, reads, None);
-            self.open_to_read(&handle, file.as_fd())?;
-            handle
-        };
-        Ok(self.handles.add_file(handle))
-    }
-
-    /// The descriptor for reads.
-    ///
-    /// # Errors
-    /// `BADF` if the file was not opened for reading; those of open(2).
-    pub(crate) fn direct<'h>(&self, handle: &'h FileHandle) -> Result<&'h DirectFile> {
-        match handle.direct.get() {
-            Some(direct) => Ok(direct),
-            None => self.open_to_read(handle, handle.fd()),
-        }
-    }
-
-    fn open_to_read<'h>(
-        &self,
-        handle: &'h FileHandle,
-        created: BorrowedFd<'_>,
-    ) -> Result<&'h DirectFile> {
-        let atime = handle.reads.ok_or(Errno::BADF)?;
-        let direct = match self.source.open_direct(handle.node.as_fd(), atime) {
-            // The new file's mode may deny what the one who creates it was given.
-            Err(Errno::ACCESS) => {
-                DirectFile::buffered(rustix::io::fcntl_dupfd_cloexec(created, 3)?)
-            }
-            opened => opened?,
-        };
-        Ok(handle.direct.get_or_init(|| direct))
-    }
-
-    /// What reading a file that was opened with `flags` does to its time of access; none if it
-    /// may not be read.
-    fn reads(&self, flags: OFlags) -> Option<Atime> {
-        if flags.contains(OFlags::WRONLY) {
-            None
-        } else if self.settings.no_atime || flags.contains(OFlags::NOATIME) {
-            Some(Atime::Kept)
-        } else {
-            Some(Atime::AsSource)
         }
     }
 }

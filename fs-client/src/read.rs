@@ -127,9 +127,7 @@ impl Filesystem {
         } else {
             contents.revalidate_after(self.settings.attr_timeout, node)?;
         }
-        // The key first: a file that is cut in between is read as it was, or found to be shorter.
-        let file = contents.key();
-        let size = contents.size();
+        let (file, size) = contents.state();
         let left = size.saturating_sub(offset);
         let state = State { file, size };
         Ok((state, len.min(usize::try_from(left).unwrap_or(usize::MAX))))
@@ -332,8 +330,8 @@ impl Filesystem {
     fn bring_ahead(self: &Arc<Self>, handle: &Arc<FileHandle>, span: Span) {
         let (this, handle) = (self.clone(), handle.clone());
         self.workers.try_hand_over(move || {
-            let contents = &handle.inode.contents;
-            let state = State { file: contents.key(), size: contents.size() };
+            let (file, size) = handle.inode.contents.state();
+            let state = State { file, size };
             // Nobody waits for it; a reader that comes for it meets the error itself.
             let brought = this.bring(&handle, state, span, Vec::new(), Use::Stream);
             if let Ok((_, Layer::Local)) = brought {

@@ -198,7 +198,7 @@ impl Filesystem {
     /// Brings a file to the disk, with or without its metadata.
     pub(crate) fn sync(&self, handle: HandleId, data_only: bool) -> Result<()> {
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
-        sync_fd(handle.fd(), data_only)
+        sync_fd(handle.node.as_fd(), data_only)
     }
 
     /// Brings a directory to the disk.
@@ -216,10 +216,10 @@ impl Filesystem {
         act: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Stat)> {
         // Its end takes the new size and stamp from the source.
-        let change = inode.contents.begin_change(inode.node()?)?;
+        let mut change = inode.contents.begin_change(inode.node()?)?;
         let result = self.as_caller(caller, Deed::Change, act);
         // Also after an error, which may have come half way.
-        inode.contents.renew();
+        change.renew();
         let stat = change.end()?;
         Ok((result?, stat))
     }
@@ -232,7 +232,7 @@ impl Filesystem {
         } else {
             rustix::fs::SeekFrom::Data(offset)
         };
-        rustix::fs::seek(handle.fd(), whence)
+        rustix::fs::seek(&handle.node, whence)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 use rustix::io::{Errno, ReadWriteFlags, Result, preadv, pwritev, pwritev2};
 
-use super::{Source, unsupported};
+use super::{NodeFd, Source, unsupported};
 use crate::arena::AlignedBuffer;
 use crate::block::BLOCK_SIZE;
 
@@ -26,7 +26,7 @@ const BUFFERS_MAX: usize = 1024;
 /// A file opened to be read in whole blocks.
 #[derive(Debug)]
 pub(crate) struct DirectFile {
-    file: OwnedFd,
+    file: NodeFd,
     atime: Atime,
     /// The source has noted an access through this descriptor.
     accessed: AtomicBool,
@@ -55,7 +55,7 @@ pub(crate) enum Durability {
 /// A file opened to be written.
 #[derive(Debug)]
 pub(crate) struct WrittenFile {
-    file: OwnedFd,
+    file: NodeFd,
     /// False once the source has refused `RWF_DONTCACHE`.
     dontcache: AtomicBool,
 }
@@ -79,13 +79,14 @@ impl Source {
             }
             Err(error) => return Err(error),
         };
-        Ok(DirectFile { file, atime, accessed: AtomicBool::new(false) })
+        Ok(DirectFile { file: file.into(), atime, accessed: AtomicBool::new(false) })
     }
 
     /// Opens a regular file for writing, and empties it if `flags` hold O_TRUNC. Each write says
     /// for itself whether it appends and how durable it is to be.
     pub(crate) fn open_written(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<WrittenFile> {
-        Ok(WrittenFile::new(self.reopen(node, OFlags::WRONLY | flags & OFlags::TRUNC)?))
+        let file = self.reopen(node, OFlags::WRONLY | flags & OFlags::TRUNC)?;
+        Ok(WrittenFile::new(file.into()))
     }
 
     /// Lets go of the clean pages that the kernel keeps of a file.
@@ -99,7 +100,7 @@ impl Source {
 
 impl DirectFile {
     /// Wraps a descriptor that reads through the page cache.
-    pub(crate) fn buffered(file: OwnedFd) -> Self {
+    pub(crate) fn buffered(file: NodeFd) -> Self {
         Self { file, atime: Atime::AsSource, accessed: AtomicBool::new(false) }
     }
 
@@ -151,15 +152,14 @@ impl DirectFile {
         Ok(done)
     }
 
-    /// For calls that want a descriptor: lseek, copy_file_range.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    pub(crate) fn node(&self) -> NodeFd {
+        self.file.clone()
     }
 }
 
 impl WrittenFile {
     /// Wraps a descriptor that was opened for writing.
-    pub(crate) fn new(file: OwnedFd) -> Self {
+    pub(crate) fn new(file: NodeFd) -> Self {
         Self { file, dontcache: AtomicBool::new(true) }
     }
 
@@ -196,7 +196,11 @@ impl WrittenFile {
         }
     }
 
-    /// For calls that want a descriptor: fsync, fallocate, ftruncate, copy_file_range.
+    pub(crate) fn node(&self) -> NodeFd {
+        self.file.clone()
+    }
+
+    /// For calls that want a descriptor: fallocate, ftruncate, copy_file_range.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

@@ -54,8 +54,8 @@ enum Current {
     Pinned(NodeFd),
 }
 
-/// A descriptor that names a node without opening it (O_PATH). Holding it keeps a file that was
-/// removed from vanishing.
+/// A shared descriptor of a node: most only name it (O_PATH). Holding it keeps a file that was removed
+/// from vanishing.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeFd(Arc<OwnedFd>);
 
@@ -270,6 +270,16 @@ impl Node {
         matches!(*self.current.lock(), Current::Pinned(_))
     }
 
+    /// Notes that it is open as `fd`: as long as that is so, no other descriptor is needed.
+    pub(crate) fn is_open_as(&self, fd: &NodeFd) {
+        if let Current::Shared(current) = &mut *self.current.lock() {
+            *current = Arc::downgrade(&fd.0);
+        }
+        let kept = self.nodes.recent.lock().pop(&self.number);
+        // Closed here, without the lock.
+        drop(kept);
+    }
+
     /// Notes that it was found at `place`.
     pub(crate) fn found_at(&self, place: impl FnOnce() -> Place) {
         if let Anchor::Place(known, _) = &self.anchor {
@@ -302,6 +312,12 @@ impl Current {
             Self::Shared(fd) => fd.upgrade().map(NodeFd),
             Self::Pinned(fd) => Some(fd.clone()),
         }
+    }
+}
+
+impl From<OwnedFd> for NodeFd {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Arc::new(fd))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Changes behind the mount: seen at the next open, within the timeouts, or at once.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -161,5 +161,44 @@ fn a_read_that_meets_a_truncation_is_short_or_old_and_never_zeros() {
         done.store(true, Ordering::Relaxed);
     });
     drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn who_reads_a_growing_file_finds_every_byte_or_its_end_and_never_zeros() {
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), "").unwrap();
+    mounted.mount(&[]);
+    let path = mounted.path("f");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let (path, done) = (&path, &done);
+            scope.spawn(move || {
+                let file = File::open(path).unwrap();
+                let (mut buffer, mut end) = (vec![0; 50_000], 0u64);
+                while !done.load(Ordering::Relaxed) {
+                    let from = end.saturating_sub(10_000);
+                    let got = file.read_at(&mut buffer, from).unwrap();
+                    let wrong = buffer[..got].iter().position(|&byte| byte != 0xaa);
+                    assert_eq!(wrong, None, "of {got} bytes at {from}");
+                    end = from + got as u64;
+                }
+            });
+        }
+        let file = File::options().append(true).open(&path).unwrap();
+        let direct = File::options().write(true).open(&path).unwrap();
+        let mut end = 0;
+        for n in 0..1500usize {
+            let bytes = vec![0xaa; 1 + n * 7919 % 9000];
+            if n % 2 == 0 {
+                assert_eq!((&file).write(&bytes).unwrap(), bytes.len());
+            } else {
+                direct.write_all_at(&bytes, end).unwrap();
+            }
+            end += bytes.len() as u64;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
     mounted.unmount();
 }

@@ -104,6 +104,19 @@ fn many_files(start: &str) {
         }
     }
     assert!(mounted.number("/cache/known_inodes") >= 2_000);
+    // An open file takes one descriptor of the daemon, and one more when it is written and read.
+    let open: Vec<_> = (0..60)
+        .map(|n| {
+            let path = mounted.path(&format!("f{n}"));
+            File::options().read(true).write(true).open(path).unwrap()
+        })
+        .collect();
+    for (n, mut file) in open.iter().enumerate() {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+        assert_eq!(text, n.to_string());
+    }
+    drop(open);
     // One that is open outlives its name, and its descriptor in the daemon.
     let held = File::open(mounted.path("f7")).unwrap();
     fs::remove_file(mounted.path("f7")).unwrap();
