@@ -14,14 +14,17 @@ use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::{Deref, Range};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 
-use parking_lot::Mutex;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+#[cfg(not(feature = "shuttle"))]
+use rustix::mm::{Advice, madvise};
 
 use crate::block::BLOCK_SIZE;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// Huge pages begin at multiples of this.
+#[cfg(not(feature = "shuttle"))]
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Memory for so many blocks.
@@ -56,22 +59,8 @@ impl Arena {
     /// # Errors
     /// Those of mmap(2).
     pub(crate) fn new(slots: u32) -> std::io::Result<&'static Self> {
-        let bytes = slots as usize * BLOCK_SIZE;
-        // SAFETY: a new anonymous mapping, which touches no memory of ours.
-        let start = unsafe {
-            mmap_anonymous(
-                ptr::null_mut(),
-                bytes + HUGE_PAGE,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )?
-        };
-        let aligned = start.map_addr(|addr| addr.next_multiple_of(HUGE_PAGE));
-        // Huge pages make copies to and from the kernel cheaper; without them all still works.
-        // SAFETY: the advice changes no contents, and the range lies within the mapping.
-        let _ = unsafe { madvise(aligned, bytes, Advice::LinuxHugepage) };
         Ok(Box::leak(Box::new(Self {
-            base: NonNull::new(aligned.cast()).expect("mmap never returns null"),
+            base: map(slots as usize * BLOCK_SIZE)?,
             holders: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             free: Mutex::new((0..slots).collect()),
         })))
@@ -103,6 +92,38 @@ impl Arena {
         // SAFETY: slot ids are made by `take` only, so the result lies within the mapping.
         unsafe { self.base.add(slot.0 as usize * BLOCK_SIZE) }.cast()
     }
+}
+
+/// New memory, which begins at a huge page.
+#[cfg(not(feature = "shuttle"))]
+fn map(bytes: usize) -> std::io::Result<NonNull<u8>> {
+    // SAFETY: a new anonymous mapping, which touches no memory of ours.
+    let start = unsafe {
+        mmap_anonymous(
+            ptr::null_mut(),
+            bytes + HUGE_PAGE,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE | MapFlags::NORESERVE,
+        )?
+    };
+    let aligned = start.map_addr(|addr| addr.next_multiple_of(HUGE_PAGE));
+    // Huge pages make copies to and from the kernel cheaper; without them all still works.
+    // SAFETY: the advice changes no contents, and the range lies within the mapping.
+    let _ = unsafe { madvise(aligned, bytes, Advice::LinuxHugepage) };
+    Ok(NonNull::new(aligned.cast()).expect("mmap never returns null"))
+}
+
+/// The same memory each time: under shuttle thousands of arenas are made and leaked, one after the
+/// other on a thread of the system, and none is used once the next is made.
+#[cfg(feature = "shuttle")]
+fn map(bytes: usize) -> std::io::Result<NonNull<u8>> {
+    const BYTES_MAX: usize = 1 << 20;
+    thread_local! {
+        static MEMORY: AlignedBuffer =
+            AlignedBuffer::new(BYTES_MAX / BLOCK_SIZE).expect("memory for the tests");
+    }
+    assert!(bytes <= BYTES_MAX, "more than a test of races needs");
+    Ok(MEMORY.with(|memory| memory.base))
 }
 
 impl fmt::Debug for Arena {

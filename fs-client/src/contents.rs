@@ -11,14 +11,14 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
 use rustix::io::Result;
 
 use crate::block::FileKey;
 use crate::source::{NodeFd, Stamp, Stat};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The contents of one file.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct State {
 }
 
 /// No two states of any file share a key.
-static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+static NEXT_KEY: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 impl Contents {
     /// Contents that were never seen before.

@@ -5,11 +5,11 @@
 //! one place to another observes the stripe before reading it, and uses what was read only if no
 //! write has begun since. Groups that share a stripe only cost each other a discarded fill.
 
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-
 use crate::block::BlockKey;
+use crate::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-const STRIPES: usize = 1 << 14;
+/// Few under shuttle, which makes them anew some thousand times.
+const STRIPES: usize = if cfg!(feature = "shuttle") { 4 } else { 1 << 14 };
 
 /// The counts of all stripes: 128 KiB.
 pub(crate) struct Epochs {

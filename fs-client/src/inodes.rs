@@ -10,18 +10,16 @@ use std::ffi::CStr;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use lru::LruCache;
-use parking_lot::Mutex;
 use rustix::fs::FileType;
 use rustix::io::Result;
 
 use crate::block::FileKey;
 use crate::contents::Contents;
 use crate::source::{Identity, Node, NodeFd, Nodes, Place, Stamp, Stat};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{DashMap, Entry, Mutex};
 
 /// An inode's number on the mount: the source's own, where that is unambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

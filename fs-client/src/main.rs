@@ -24,11 +24,14 @@ mod mounts;
 mod names;
 mod open;
 mod plan;
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 mod read;
 mod remote;
 mod run;
 mod source;
 mod status;
+mod sync;
 mod upkeep;
 mod workers;
 mod write;

@@ -4,10 +4,11 @@
 //! take the next one: a hand-off costs more than the work when little is going on. Past that,
 //! the work goes to a pool.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Threads of the pool: how many requests can be at the disk or the network at once, besides
 /// those that the request threads do themselves.
@@ -50,6 +51,13 @@ impl Workers {
             .collect::<std::io::Result<_>>()?;
         let seats = AtomicUsize::new(request_threads.saturating_sub(1));
         Ok(Self { queue: Some(queue), threads, seats })
+    }
+
+    /// Seats for so many request threads but one, and no pool: nothing can be handed over.
+    #[cfg(all(test, feature = "shuttle"))]
+    pub(crate) fn seats_only(request_threads: usize) -> Self {
+        let seats = AtomicUsize::new(request_threads.saturating_sub(1));
+        Self { queue: None, threads: Vec::new(), seats }
     }
 
     /// A seat for the calling request thread, if another thread is left to take requests.

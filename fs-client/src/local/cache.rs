@@ -8,14 +8,13 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::lru::Lru;
 use super::owners::Owners;
 use super::policy::Policy;
 use crate::arena::{Arena, Block, Empty, SlotId};
 use crate::block::{BLOCK_SIZE, BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
+use crate::sync::Mutex;
 
 /// More shards only spread the blocks thinner: this many threads ask at most.
 const SHARDS_MAX: usize = 16;

@@ -10,9 +10,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::block::{BlockIndex, BlockKey, FileKey};
+use crate::sync::{Condvar, Mutex};
 
 /// The blocks that are being brought in.
 #[derive(Default)]

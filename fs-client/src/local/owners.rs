@@ -9,10 +9,9 @@
 //! on, while another shard may be giving the slot to a block of its own: then it may say anything
 //! but the wanted block, see [`Owners::holds`].
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use crate::arena::SlotId;
 use crate::block::BlockKey;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// An index that no block has: no file is that long.
 const NOBODY: u64 = u64::MAX;

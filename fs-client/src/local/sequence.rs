@@ -5,10 +5,9 @@
 //! jumps. A reader of what is here already needs nothing ahead: once a whole window turns out to
 //! be in the cache, no other is looked at until a read misses.
 
-use parking_lot::Mutex;
-
 use super::cache::Use;
 use crate::block::{BLOCK_SIZE, BlockIndex, Span};
+use crate::sync::Mutex;
 
 const WINDOW_BLOCKS_MIN: usize = 32;
 

@@ -5,12 +5,10 @@
 //! entry is found by a fingerprint of its key, so it may rarely be another block's: then the seal
 //! does not open, and it is a miss.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
-
 use super::seal::SealCount;
 use crate::block::BlockKey;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 const WAYS: usize = 8;
 

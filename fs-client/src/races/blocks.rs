@@ -1,0 +1,173 @@
+//! What is cached against what the source holds: fills, writes, truncation, eviction.
+//!
+//! In each: a read that begins after a write was acknowledged finds it, and when all is over, every
+//! cached block is what the source holds.
+
+use std::sync::Arc;
+
+use rustix::fs::{SealFlags, fcntl_add_seals};
+
+use super::world::{Size, World, all_at_once, memfd};
+use super::{any, check};
+use crate::block::BLOCK_SIZE;
+use crate::handles::HandleId;
+
+const BLOCK: u64 = BLOCK_SIZE as u64;
+
+type Act = fn(&World, HandleId);
+
+/// Each thread does its acts one after the other, through a handle of its own.
+fn race(world: &Arc<World>, threads: &[&[Act]]) {
+    let thread = |acts: &[Act]| {
+        let (world, handle, acts) = (world.clone(), world.open(), acts.to_vec());
+        Box::new(move || {
+            for act in acts {
+                act(&world, handle);
+            }
+        }) as Box<dyn FnOnce() + Send>
+    };
+    all_at_once(threads.iter().map(|acts| thread(acts)).collect());
+    world.assert_settled();
+}
+
+/// What is cached when the race begins.
+fn warm(world: &World) {
+    if any(2) == 0 {
+        world.read_anything(world.open());
+    }
+}
+
+fn read(world: &World, handle: HandleId) {
+    world.read_anything(handle);
+}
+
+fn write(world: &World, handle: HandleId) {
+    world.write_anything(handle);
+}
+
+/// A part of a block, which is written into the cached one.
+fn write_part(world: &World, handle: HandleId) {
+    let from = any(3) * 1024;
+    world.write(handle, from..from + 1024);
+}
+
+fn write_first_block(world: &World, handle: HandleId) {
+    world.write(handle, 0..BLOCK);
+}
+
+fn read_first_block(world: &World, handle: HandleId) {
+    world.read(handle, 0..BLOCK);
+}
+
+fn cut(world: &World, handle: HandleId) {
+    world.truncate(handle, any(3) * 1024);
+}
+
+fn punch(world: &World, handle: HandleId) {
+    world.punch(handle, world.any_range());
+}
+
+fn append(world: &World, handle: HandleId) {
+    world.append(handle, 1024);
+}
+
+fn write_behind(world: &World, _: HandleId) {
+    world.write_behind(world.any_range());
+}
+
+#[test]
+fn fills_and_a_writer() {
+    check(|| {
+        let world = World::new(Size { blocks: 2, slots: 16 });
+        warm(&world);
+        race(&world, &[&[read, read], &[read, read], &[write, write]]);
+    });
+}
+
+#[test]
+fn one_block_read_and_written() {
+    check(|| {
+        let world = World::new(Size { blocks: 1, slots: 16 });
+        race(&world, &[&[read_first_block, read_first_block], &[write_first_block]]);
+    });
+}
+
+#[test]
+fn writers_that_overlap() {
+    check(|| {
+        let world = World::new(Size { blocks: 1, slots: 16 });
+        warm(&world);
+        race(&world, &[&[write_first_block, read], &[write_part, write_part], &[write, read]]);
+    });
+}
+
+#[test]
+fn writers_that_overlap_and_a_small_cache() {
+    check(|| {
+        let world = World::new(Size { blocks: 3, slots: 2 });
+        warm(&world);
+        race(&world, &[&[write, read], &[write, write], &[read, read, read]]);
+    });
+}
+
+#[test]
+fn a_cache_that_is_smaller_than_a_read() {
+    check(|| {
+        let world = World::new(Size { blocks: 4, slots: 3 });
+        race(&world, &[&[read, read, read], &[read, read], &[write, read]]);
+    });
+}
+
+#[test]
+fn holes_and_writes() {
+    check(|| {
+        let world = World::new(Size { blocks: 2, slots: 16 });
+        warm(&world);
+        race(&world, &[&[punch, read], &[write, read], &[read, read]]);
+    });
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_written() {
+    check(|| {
+        let world = World::new(Size { blocks: 2, slots: 16 });
+        warm(&world);
+        race(&world, &[&[cut, read], &[write, read], &[read, read]]);
+    });
+}
+
+#[test]
+fn appends_and_truncation() {
+    check(|| {
+        let world = World::new(Size { blocks: 1, slots: 16 });
+        warm(&world);
+        let read: Act = |world, handle| {
+            // What of the appended is to be seen is not recorded.
+            world.read(handle, 0..0);
+        };
+        race(&world, &[&[append, append], &[append, read], &[cut, append]]);
+    });
+}
+
+#[test]
+fn changes_behind_the_mount() {
+    check(|| {
+        let world = World::new(Size { blocks: 2, slots: 16 });
+        warm(&world);
+        race(&world, &[&[read, read], &[read, read], &[write_behind, write_behind]]);
+    });
+}
+
+#[test]
+fn writes_that_come_out_short() {
+    check(|| {
+        // The source takes of a write what lies below the file's end.
+        let file = memfd();
+        let world = World::of(file.try_clone().unwrap(), Size { blocks: 2, slots: 16 });
+        fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        warm(&world);
+        let beyond: Act = |world, handle| world.write(handle, BLOCK..3 * BLOCK);
+        let part: Act = |world, handle| world.write(handle, BLOCK + 1024..2 * BLOCK);
+        race(&world, &[&[beyond, read], &[read, part], &[read, read]]);
+    });
+}

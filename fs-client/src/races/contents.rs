@@ -1,0 +1,1 @@
+//! Changes by others against changes of our own.

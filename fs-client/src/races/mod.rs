@@ -1,0 +1,58 @@
+//! Races: what must hold whichever thread goes on when, under shuttle's schedulers.
+//!
+//! `make races` builds and runs these. Each test makes a small piece of a mount, lets a few threads
+//! at it, and is repeated with other schedules: half of them chosen at random, half with few
+//! switches at places where they hurt (PCT). What a thread does is chosen at random too, by
+//! shuttle's numbers, so that a schedule tells all. A failure prints its schedule; the test is run
+//! with that one alone by
+//!
+//! ```text
+//! make races RACES=name_of_the_test RACES_SCHEDULE=91020...
+//! ```
+//!
+//! Shuttle takes every atomic to be sequentially consistent: it finds what comes of the order of
+//! steps, and nothing that comes of a weaker ordering.
+//!
+//! - `flights.rs`: a block is brought once, and nobody waits for ever
+//! - `blocks.rs`: what is cached against what the source holds
+//! - `contents.rs`: changes by others against our own
+//! - `inodes.rs`: look-ups against forgets
+//! - `../remote/races.rs`: what was lent against what was written
+
+mod blocks;
+mod contents;
+mod flights;
+mod inodes;
+mod world;
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler};
+use shuttle::{Config, Runner};
+
+/// Schedules of each kind that a test is repeated with, unless `RACES_ROUNDS` says otherwise.
+const ROUNDS: usize = 1_000;
+
+/// Switches that PCT places: most races need two, the known worst three.
+const SWITCHES: usize = 3;
+
+/// Runs `race` again and again, with other schedules.
+pub(crate) fn check(race: fn()) {
+    let mut config = Config::new();
+    // Frames of an unoptimised build are large.
+    config.stack_size = 1 << 18;
+    config.silence_warnings = true;
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(schedule) = variable("RACES_SCHEDULE") {
+        Runner::new(ReplayScheduler::new_from_encoded(&schedule), config).run(race);
+        return;
+    }
+    let rounds = variable("RACES_ROUNDS")
+        .map_or(ROUNDS, |rounds| rounds.parse().expect("RACES_ROUNDS is a number"));
+    Runner::new(RandomScheduler::new(rounds), config.clone()).run(race);
+    Runner::new(PctScheduler::new(SWITCHES, rounds), config).run(race);
+}
+
+/// One of the numbers below `below`, by shuttle's choice.
+pub(crate) fn any(below: u64) -> u64 {
+    use shuttle::rand::Rng as _;
+    shuttle::rand::thread_rng().gen_range(0..below)
+}

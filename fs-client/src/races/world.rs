@@ -1,0 +1,346 @@
+//! A mount without a kernel in front of it, of one file; and a record of who wrote what when.
+//!
+//! The file lies in memory (memfd_create(2)). Reading and writing it is no step of shuttle's: a
+//! switch comes before or after, never within.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, Timespec, Timestamps, memfd_create};
+use rustix::io::Errno;
+
+use super::any;
+use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey};
+use crate::epochs::Epochs;
+use crate::filesystem::{Caller, Durability, Filesystem, Settings};
+use crate::handles::{FileHandle, HandleId, Handles};
+use crate::inodes::{Inode, Inodes};
+use crate::local::{Flights, LocalCache, Sequence, Use, metadata_bytes_per_block};
+use crate::metrics::{Layer, Metrics};
+use crate::read::ReadReply;
+use crate::remote::Tier;
+use crate::source::{DirectFile, NodeFd, Source, Stat, WrittenFile};
+use crate::workers::Workers;
+use crate::write::{HowToWrite, Place};
+
+/// The mount and its file.
+pub(super) struct World {
+    fs: Arc<Filesystem>,
+    file: File,
+    inode: Arc<Inode>,
+    size: u64,
+    record: Mutex<Record>,
+}
+
+/// How a world is made.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    /// Blocks of the file.
+    pub(super) blocks: u64,
+    /// Blocks that there is memory for.
+    pub(super) slots: u64,
+}
+
+/// What was written, in the order in which it was begun.
+struct Record {
+    now: u64,
+    writes: Vec<Written>,
+    /// What the next write writes.
+    value: u8,
+}
+
+struct Written {
+    range: Range<u64>,
+    value: u8,
+    began: u64,
+    acknowledged: Option<u64>,
+}
+
+/// Writes begin and end at multiples of this.
+const STEP: u64 = BLOCK_SIZE as u64 / 4;
+
+const ROOT: Caller = Caller { uid: 0, gid: 0 };
+
+/// Keeps the answer to a read.
+#[derive(Clone, Default)]
+struct Answer(Arc<Mutex<Option<Result<Vec<u8>, Errno>>>>);
+
+impl World {
+    /// A file of distinct blocks, none of them cached. The mount looks for changes by others at each
+    /// read.
+    pub(super) fn new(size: Size) -> Arc<Self> {
+        Self::of(memfd(), size)
+    }
+
+    /// The same in `file`, which is empty.
+    pub(super) fn of(file: File, Size { blocks, slots }: Size) -> Arc<Self> {
+        let mut writes = Vec::new();
+        for block in 0..blocks {
+            let start = block * BLOCK_SIZE as u64;
+            let value = 200 + block as u8;
+            file.write_all_at(&[value; BLOCK_SIZE], start).unwrap();
+            let range = start..start + BLOCK_SIZE as u64;
+            writes.push(Written { range, value, began: 0, acknowledged: Some(0) });
+        }
+        // Nothing is asked of it by name.
+        let source = Source::open(Path::new("/")).unwrap();
+        let root = source.root().unwrap();
+        let root_stat = Stat::of(root.as_fd()).unwrap();
+        let epochs = Arc::new(Epochs::new());
+        let cache_bytes = slots * (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
+        let fs = Arc::new(Filesystem {
+            inodes: Inodes::new(source.nodes(10).unwrap(), root, &root_stat),
+            source,
+            handles: Handles::default(),
+            cache: LocalCache::new(cache_bytes, epochs.clone(), 0, drop).unwrap(),
+            flights: Flights::default(),
+            remote: Arc::new(Tier::none(epochs)),
+            workers: Workers::seats_only(100),
+            metrics: Metrics::new(),
+            settings: Settings {
+                attr_timeout: Duration::ZERO,
+                readahead_blocks: 0,
+                act_as_caller: false,
+            },
+        });
+        let stat = Stat::of(file.as_fd()).unwrap();
+        let inode = fs.inodes.looked_up(file.try_clone().unwrap().into(), &stat);
+        let record = Mutex::new(Record { now: 1, writes, value: 1 });
+        Arc::new(Self { fs, file, inode, size: blocks * BLOCK_SIZE as u64, record })
+    }
+
+    /// Opens the file.
+    pub(super) fn open(&self) -> HandleId {
+        let copy = || OwnedFd::from(self.file.try_clone().unwrap());
+        self.fs.handles.add_file(FileHandle {
+            inode: self.inode.clone(),
+            node: NodeFd::from(self.file.try_clone().unwrap()),
+            direct: Some(DirectFile::buffered(copy())),
+            written: Some(WrittenFile::new(copy())),
+            sequence: Sequence::default(),
+        })
+    }
+
+    /// Reads, and asserts of each byte that it is what the last acknowledged write left there, or
+    /// what one that was under way meanwhile wrote.
+    pub(super) fn read(&self, handle: HandleId, range: Range<u64>) {
+        let began = self.tick();
+        let found = self.read_bytes(handle, &range);
+        let ended = self.tick();
+        let record = self.record.lock().unwrap();
+        // What lies beyond the end was cut off.
+        let value = |at: u64| found.get((at - range.start) as usize).copied().unwrap_or(0);
+        for at in range.clone().filter(|at| at.is_multiple_of(STEP) || at % STEP == STEP - 1) {
+            record.assert_readable(at, value(at), began..ended);
+        }
+    }
+
+    /// Reads a range of whole steps, somewhere in the file.
+    pub(super) fn read_anything(&self, handle: HandleId) {
+        self.read(handle, self.any_range());
+    }
+
+    /// Writes a new value over a range, as our own mount does.
+    pub(super) fn write(&self, handle: HandleId, range: Range<u64>) {
+        let (number, value) = self.begin(range.clone());
+        let data = vec![value; (range.end - range.start) as usize];
+        let how = HowToWrite { place: Place::At(range.start), durability: Durability::None };
+        let written = self.fs.write(handle, &data, &how, ROOT).unwrap();
+        self.acknowledge(number, range.start + written as u64);
+    }
+
+    pub(super) fn write_anything(&self, handle: HandleId) {
+        self.write(handle, self.any_range());
+    }
+
+    /// Writes at the end, wherever that is. Reads of it are not looked at.
+    pub(super) fn append(&self, handle: HandleId, len: usize) {
+        let value = self.record.lock().unwrap().next_value();
+        let how = HowToWrite { place: Place::End, durability: Durability::None };
+        self.fs.write(handle, &vec![value; len], &how, ROOT).unwrap();
+    }
+
+    /// Cuts the file, or makes it longer.
+    pub(super) fn truncate(&self, handle: HandleId, size: u64) {
+        let number = self.begin_zeros(size..u64::MAX);
+        self.fs.truncate(&self.inode, Some(handle), size, ROOT).unwrap();
+        self.acknowledge(number, u64::MAX);
+    }
+
+    /// Makes a hole.
+    pub(super) fn punch(&self, handle: HandleId, range: Range<u64>) {
+        let number = self.begin_zeros(range.clone());
+        let mode = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
+        let len = range.end - range.start;
+        self.fs.allocate(handle, mode, range.start, len, ROOT).unwrap();
+        self.acknowledge(number, range.end);
+    }
+
+    /// Writes a new value over a range behind the mount.
+    pub(super) fn write_behind(&self, range: Range<u64>) {
+        let (number, value) = self.begin(range.clone());
+        let data = vec![value; (range.end - range.start) as usize];
+        self.file.write_all_at(&data, range.start).unwrap();
+        // Two changes within the source's clock tick look like one; this is not about that.
+        touch(&self.file, u64::from(value));
+        self.acknowledge(number, range.end);
+    }
+
+    pub(super) fn any_range(&self) -> Range<u64> {
+        let steps = self.size / STEP;
+        let from = any(steps);
+        // Whole blocks take another way than parts.
+        let (from, to) = match any(3) {
+            0 => (from & !3, (from & !3) + 4),
+            1 => (from, from + 1 + any(steps - from)),
+            _ => (0, steps),
+        };
+        from * STEP..to * STEP
+    }
+
+    /// When all threads have ended: what is cached is what the source holds.
+    pub(super) fn assert_settled(&self) {
+        let (fs, contents) = (&self.fs, &self.inode.contents);
+        contents.revalidate(self.file.as_fd()).unwrap();
+        assert_eq!(contents.size(), self.file.metadata().unwrap().len(), "size");
+        let file = contents.key();
+        for block in 0..self.size / BLOCK_SIZE as u64 + 4 {
+            let key = BlockKey { file, index: BlockIndex(block) };
+            let mut truth = [0; BLOCK_SIZE];
+            read_to_end(&self.file, &mut truth, key.index.offset());
+            if let Some(cached) = fs.cache.get(key, Use::Random) {
+                assert_same(&cached[..], &truth, &format!("block {block} in the cache"));
+            }
+        }
+        let (mut truth, len) = (vec![0; 1 << 16], contents.size());
+        read_to_end(&self.file, &mut truth[..len as usize], 0);
+        let found = self.read_bytes(self.open(), &(0..len));
+        assert_same(&found, &truth[..len as usize], "the file, read");
+
+        // No slot was lost: all can be had again.
+        let all = fs.cache.capacity_blocks();
+        let key = BlockKey { file, index: BlockIndex(0) };
+        assert_eq!(fs.cache.room(key, all).len(), all, "slots");
+    }
+
+    /// How many blocks were read from the source.
+    pub(super) fn blocks_from_source(&self) -> u64 {
+        self.fs.metrics.report(Layer::Source).bytes / BLOCK_SIZE as u64
+    }
+
+    fn read_bytes(&self, handle: HandleId, range: &Range<u64>) -> Vec<u8> {
+        let answer = Answer::default();
+        self.fs.read(handle, range.start, (range.end - range.start) as usize, answer.clone());
+        answer.0.lock().unwrap().take().expect("there is a seat for each").unwrap()
+    }
+
+    fn begin(&self, range: Range<u64>) -> (usize, u8) {
+        let mut record = self.record.lock().unwrap();
+        let value = record.next_value();
+        (record.begin(range, value), value)
+    }
+
+    fn begin_zeros(&self, range: Range<u64>) -> usize {
+        self.record.lock().unwrap().begin(range, 0)
+    }
+
+    /// What reaches only to `end` changed nothing behind it.
+    fn acknowledge(&self, number: usize, end: u64) {
+        let mut record = self.record.lock().unwrap();
+        record.now += 1;
+        let now = record.now;
+        let write = &mut record.writes[number];
+        write.range.end = write.range.end.min(end);
+        write.acknowledged = Some(now);
+    }
+
+    fn tick(&self) -> u64 {
+        let mut record = self.record.lock().unwrap();
+        record.now += 1;
+        record.now
+    }
+}
+
+impl Record {
+    fn next_value(&mut self) -> u8 {
+        self.value += 1;
+        self.value
+    }
+
+    fn begin(&mut self, range: Range<u64>, value: u8) -> usize {
+        self.now += 1;
+        self.writes.push(Written { range, value, began: self.now, acknowledged: None });
+        self.writes.len() - 1
+    }
+
+    fn assert_readable(&self, at: u64, value: u8, read: Range<u64>) {
+        let here = || self.writes.iter().filter(|write| write.range.contains(&at));
+        let overwritten = |write: &Written| {
+            let Some(acknowledged) = write.acknowledged else { return false };
+            here().any(|later| {
+                later.began > acknowledged && later.acknowledged.is_some_and(|at| at < read.start)
+            })
+        };
+        let fits = here().any(|write| {
+            write.value == value && write.began < read.end && !overwritten(write)
+        });
+        assert!(fits, "byte {at} was read as {value}, which it was not any more, or never");
+    }
+}
+
+impl ReadReply for Answer {
+    fn parts(self, parts: &[IoSlice<'_>]) {
+        let bytes = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        *self.0.lock().unwrap() = Some(Ok(bytes));
+    }
+
+    fn error(self, errno: Errno) {
+        *self.0.lock().unwrap() = Some(Err(errno));
+    }
+}
+
+/// An empty file in memory.
+pub(super) fn memfd() -> File {
+    memfd_create(c"races", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap().into()
+}
+
+/// Gives a file a time of change that no other state of it has.
+pub(super) fn touch(file: &File, number: u64) {
+    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    let times = Timestamps {
+        last_access: time(0, rustix::fs::UTIME_OMIT),
+        last_modification: time(number as i64, 0),
+    };
+    rustix::fs::futimens(file, &times).unwrap();
+}
+
+/// Runs each of `threads` in a thread, and waits for all.
+pub(super) fn all_at_once(threads: Vec<Box<dyn FnOnce() + Send>>) {
+    let threads: Vec<_> = threads.into_iter().map(shuttle::thread::spawn).collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+fn read_to_end(file: &File, buffer: &mut [u8], offset: u64) {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64).unwrap() {
+            0 => break,
+            got => done += got,
+        }
+    }
+}
+
+fn assert_same(found: &[u8], truth: &[u8], what: &str) {
+    assert_eq!(found.len(), truth.len(), "{what}: length");
+    if let Some(at) = (0..found.len()).find(|&at| found[at] != truth[at]) {
+        panic!("{what}: byte {at} is {}, the source's is {}", found[at], truth[at]);
+    }
+}

@@ -1,0 +1,77 @@
+//! The locks and atomics of what threads race for.
+//!
+//! They are parking_lot's, dashmap's and the standard library's. With the feature `shuttle` they
+//! are shuttle's, which decides at each of them which thread goes on; the tests in `races/` are
+//! built that way.
+//!
+//! Shuttle's threads are one thread of the system. So no lock of any other kind may be held where
+//! one of these is used: that thread would wait for itself.
+
+#[cfg(not(feature = "shuttle"))]
+pub(crate) use dashmap::{DashMap, mapref::entry::Entry};
+#[cfg(not(feature = "shuttle"))]
+pub(crate) use parking_lot::{Condvar, Mutex};
+#[cfg(not(feature = "shuttle"))]
+pub(crate) use std::sync::atomic;
+
+#[cfg(feature = "shuttle")]
+pub(crate) use shuttle::sync::atomic;
+#[cfg(feature = "shuttle")]
+pub(crate) use shuttle_dashmap::{DashMap, Entry};
+#[cfg(feature = "shuttle")]
+pub(crate) use shuttled::{Condvar, Mutex};
+
+/// Shuttle's locks, called as parking_lot's are.
+#[cfg(feature = "shuttle")]
+mod shuttled {
+    use std::ops::{Deref, DerefMut};
+
+    use shuttle::sync;
+
+    const POISONED: &str = "a test whose threads panic has failed already";
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(sync::Mutex<T>);
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(sync::Condvar);
+
+    /// Holds none only while it waits.
+    pub(crate) struct MutexGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            MutexGuard(Some(self.0.lock().expect(POISONED)))
+        }
+    }
+
+    impl Condvar {
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            if let Some(held) = guard.0.take() {
+                guard.0 = Some(self.0.wait(held).expect(POISONED));
+            }
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_deref().expect("held")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_deref_mut().expect("held")
+        }
+    }
+}
