@@ -15,9 +15,9 @@ use std::io::{IoSlice, IoSliceMut};
 use std::ops::{Deref, Range};
 use std::ptr::{self, NonNull};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 #[cfg(not(feature = "shuttle"))]
 use rustix::mm::{Advice, madvise};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::block::BLOCK_SIZE;
 use crate::sync::Mutex;

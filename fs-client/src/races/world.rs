@@ -287,9 +287,8 @@ impl Record {
                 later.began > acknowledged && later.acknowledged.is_some_and(|at| at < read.start)
             })
         };
-        let fits = here().any(|write| {
-            write.value == value && write.began < read.end && !overwritten(write)
-        });
+        let fits = here()
+            .any(|write| write.value == value && write.began < read.end && !overwritten(write));
         assert!(fits, "byte {at} was read as {value}, which it was not any more, or never");
     }
 }

@@ -10,6 +10,8 @@
 mod lent;
 mod link;
 mod placement;
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 mod seal;
 mod sender;
 mod server;
