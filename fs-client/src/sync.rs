@@ -8,6 +8,8 @@
 //! one of these is used: that thread would wait for itself.
 
 #[cfg(not(feature = "shuttle"))]
+pub(crate) use crossbeam_channel::{Receiver, Sender, bounded};
+#[cfg(not(feature = "shuttle"))]
 pub(crate) use dashmap::{DashMap, mapref::entry::Entry};
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use parking_lot::{Condvar, Mutex};
@@ -19,14 +21,17 @@ pub(crate) use shuttle::sync::atomic;
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle_dashmap::{DashMap, Entry};
 #[cfg(feature = "shuttle")]
-pub(crate) use shuttled::{Condvar, Mutex};
+pub(crate) use shuttled::{Condvar, Mutex, Receiver, Sender, bounded};
 
-/// Shuttle's locks, called as parking_lot's are.
+/// Shuttle's locks and channels, called as parking_lot's and crossbeam's are.
 #[cfg(feature = "shuttle")]
 mod shuttled {
     use std::ops::{Deref, DerefMut};
+    use std::time::Instant;
 
+    use shuttle::rand::Rng as _;
     use shuttle::sync;
+    use shuttle::sync::mpsc;
 
     const POISONED: &str = "a test whose threads panic has failed already";
 
@@ -38,6 +43,12 @@ mod shuttled {
 
     /// Holds none only while it waits.
     pub(crate) struct MutexGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
+
+    #[derive(Debug)]
+    pub(crate) struct Sender<T>(mpsc::SyncSender<T>);
+
+    #[derive(Debug)]
+    pub(crate) struct Receiver<T>(mpsc::Receiver<T>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -58,6 +69,27 @@ mod shuttled {
 
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
+        }
+    }
+
+    pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+        let (sender, receiver) = mpsc::sync_channel(capacity);
+        (Sender(sender), Receiver(receiver))
+    }
+
+    impl<T> Sender<T> {
+        pub(crate) fn send(&self, value: T) -> Result<(), mpsc::SendError<T>> {
+            self.0.send(value)
+        }
+    }
+
+    impl<T> Receiver<T> {
+        /// Time does not pass here: now and then the deadline has.
+        pub(crate) fn recv_deadline(&self, _: Instant) -> Result<T, mpsc::RecvError> {
+            if shuttle::rand::thread_rng().gen_ratio(1, 8) {
+                return Err(mpsc::RecvError);
+            }
+            self.0.recv()
         }
     }
 

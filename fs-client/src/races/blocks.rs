@@ -171,3 +171,31 @@ fn writes_that_come_out_short() {
         race(&world, &[&[beyond, read], &[read, part], &[read, read]]);
     });
 }
+
+#[test]
+fn lent_blocks_and_writes() {
+    check(|| {
+        let world = World::with_server(Size { blocks: 3, slots: 3 }, 2);
+        race(&world, &[&[read, read, read], &[write, write], &[read, write, read]]);
+    });
+}
+
+#[test]
+fn one_block_lent_and_written() {
+    check(|| {
+        let world = World::with_server(Size { blocks: 2, slots: 2 }, 1);
+        let second: Act = |world, handle| world.read(handle, BLOCK..2 * BLOCK);
+        race(
+            &world,
+            &[&[read_first_block, second, read_first_block, second], &[write_part, write_part]],
+        );
+    });
+}
+
+#[test]
+fn lent_blocks_and_a_file_that_is_cut() {
+    check(|| {
+        let world = World::with_server(Size { blocks: 2, slots: 2 }, 1);
+        race(&world, &[&[read, read, read], &[cut, write], &[write, read]]);
+    });
+}

@@ -21,10 +21,11 @@ use crate::epochs::Epochs;
 use crate::filesystem::{Caller, Durability, Filesystem, Settings};
 use crate::handles::{FileHandle, HandleId, Handles};
 use crate::inodes::{Inode, Inodes};
-use crate::local::{Flights, LocalCache, Sequence, Use, metadata_bytes_per_block};
+use crate::local::{Evicted, Flights, LocalCache, Sequence, Use, metadata_bytes_per_block};
 use crate::metrics::{Layer, Metrics};
 use crate::read::ReadReply;
-use crate::remote::Tier;
+use crate::remote::races::tier_next_door;
+use crate::remote::{Offer, Tier};
 use crate::source::{DirectFile, NodeFd, Source, Stat, WrittenFile};
 use crate::workers::Workers;
 use crate::write::{HowToWrite, Place};
@@ -35,6 +36,7 @@ pub(super) struct World {
     file: File,
     inode: Arc<Inode>,
     size: u64,
+    lends: bool,
     record: Mutex<Record>,
 }
 
@@ -79,7 +81,28 @@ impl World {
     }
 
     /// The same in `file`, which is empty.
-    pub(super) fn of(file: File, Size { blocks, slots }: Size) -> Arc<Self> {
+    pub(super) fn of(file: File, size: Size) -> Arc<Self> {
+        let epochs = Arc::new(Epochs::new());
+        let remote = Tier::none(epochs.clone());
+        Self::with(file, size, epochs, remote, 0)
+    }
+
+    /// The same, and a server to lend blocks to. As many as `queue_max` wait to be sent.
+    pub(super) fn with_server(size: Size, queue_max: usize) -> Arc<Self> {
+        let epochs = Arc::new(Epochs::new());
+        let (remote, server) = tier_next_door(epochs.clone(), queue_max);
+        // It ends when the world does.
+        shuttle::thread::spawn(move || server.run());
+        Self::with(memfd(), size, epochs, remote, queue_max)
+    }
+
+    fn with(
+        file: File,
+        Size { blocks, slots }: Size,
+        epochs: Arc<Epochs>,
+        remote: Tier,
+        held_max: usize,
+    ) -> Arc<Self> {
         let mut writes = Vec::new();
         for block in 0..blocks {
             let start = block * BLOCK_SIZE as u64;
@@ -92,15 +115,17 @@ impl World {
         let source = Source::open(Path::new("/")).unwrap();
         let root = source.root().unwrap();
         let root_stat = Stat::of(root.as_fd()).unwrap();
-        let epochs = Arc::new(Epochs::new());
+        let remote = Arc::new(remote);
+        let lend_to = remote.clone();
+        let evicted = move |Evicted { key, block, seen }| lend_to.offer(Offer { key, block, seen });
         let cache_bytes = slots * (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
         let fs = Arc::new(Filesystem {
             inodes: Inodes::new(source.nodes(10).unwrap(), root, &root_stat),
             source,
             handles: Handles::default(),
-            cache: LocalCache::new(cache_bytes, epochs.clone(), 0, drop).unwrap(),
+            cache: LocalCache::new(cache_bytes, epochs, held_max, evicted).unwrap(),
             flights: Flights::default(),
-            remote: Arc::new(Tier::none(epochs)),
+            remote,
             workers: Workers::seats_only(100),
             metrics: Metrics::new(),
             settings: Settings {
@@ -112,7 +137,8 @@ impl World {
         let stat = Stat::of(file.as_fd()).unwrap();
         let inode = fs.inodes.looked_up(file.try_clone().unwrap().into(), &stat);
         let record = Mutex::new(Record { now: 1, writes, value: 1 });
-        Arc::new(Self { fs, file, inode, size: blocks * BLOCK_SIZE as u64, record })
+        let size = blocks * BLOCK_SIZE as u64;
+        Arc::new(Self { fs, file, inode, size, lends: held_max > 0, record })
     }
 
     /// Opens the file.
@@ -136,8 +162,10 @@ impl World {
         let record = self.record.lock().unwrap();
         // What lies beyond the end was cut off.
         let value = |at: u64| found.get((at - range.start) as usize).copied().unwrap_or(0);
-        for at in range.clone().filter(|at| at.is_multiple_of(STEP) || at % STEP == STEP - 1) {
-            record.assert_readable(at, value(at), began..ended);
+        for step in range.clone().step_by(STEP as usize) {
+            for at in [step, step + STEP - 1] {
+                record.assert_readable(at, value(at), began..ended);
+            }
         }
     }
 
@@ -223,10 +251,12 @@ impl World {
         let found = self.read_bytes(self.open(), &(0..len));
         assert_same(&found, &truth[..len as usize], "the file, read");
 
-        // No slot was lost: all can be had again.
-        let all = fs.cache.capacity_blocks();
-        let key = BlockKey { file, index: BlockIndex(0) };
-        assert_eq!(fs.cache.room(key, all).len(), all, "slots");
+        if !self.lends {
+            // No slot was lost: all can be had again.
+            let all = fs.cache.capacity_blocks();
+            let key = BlockKey { file, index: BlockIndex(0) };
+            assert_eq!(fs.cache.room(key, all).len(), all, "slots");
+        }
     }
 
     /// How many blocks were read from the source.
@@ -295,8 +325,8 @@ impl Record {
 
 impl ReadReply for Answer {
     fn parts(self, parts: &[IoSlice<'_>]) {
-        let bytes = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        *self.0.lock().unwrap() = Some(Ok(bytes));
+        let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+        *self.0.lock().unwrap() = Some(Ok(parts.concat()));
     }
 
     fn error(self, errno: Errno) {
@@ -339,7 +369,9 @@ fn read_to_end(file: &File, buffer: &mut [u8], offset: u64) {
 
 fn assert_same(found: &[u8], truth: &[u8], what: &str) {
     assert_eq!(found.len(), truth.len(), "{what}: length");
-    if let Some(at) = (0..found.len()).find(|&at| found[at] != truth[at]) {
+    if found != truth {
+        let differs = |&at: &usize| found[at] != truth[at];
+        let at = (0..found.len()).find(differs).expect("they differ");
         panic!("{what}: byte {at} is {}, the source's is {}", found[at], truth[at]);
     }
 }

@@ -11,7 +11,7 @@ mod lent;
 mod link;
 mod placement;
 #[cfg(all(test, feature = "shuttle"))]
-mod races;
+pub(crate) mod races;
 mod seal;
 mod sender;
 mod server;

@@ -1,12 +1,101 @@
-//! What was lent against what was written: see `crate::races`.
+//! What was lent against what was written: see `crate::races`. And a tier whose server is next door,
+//! for the races of whole reads and writes.
 
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use bytes::{Bytes, BytesMut};
+use rampool_protocol::block::SealedBlock;
+use rampool_protocol::control::Lending as Lends;
+use rampool_protocol::frame::{self, HEADER_SIZE, Header, RequestId};
+use tokio::sync::{mpsc, watch};
+use zerocopy::IntoBytes as _;
+
 use super::lent::{Lent, LentTable, ServerIndex};
-use super::seal::SealCount;
+use super::seal::{SealCount, Sealer};
+use super::server::{GetAnswer, GetRequest, Inbox, Server};
+use super::{Counts, Offer, ServerAddress, Shared, Tier, sender};
 use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::epochs::Epochs;
 use crate::races::{any, check};
+
+/// What a tier's thread does, without a network: seals what is offered, stores it, and answers.
+pub(crate) struct NextDoor {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Offer>,
+    inbox: Inbox,
+}
+
+/// A tier of one server.
+pub(crate) fn tier_next_door(epochs: Arc<Epochs>, queue_max: usize) -> (Tier, NextDoor) {
+    let address =
+        ServerAddress { given: "next door".to_owned(), found: ([127, 0, 0, 1], 1).into() };
+    let (server, inbox) = Server::new(&address);
+    server.connected(Lends { capacity_bytes: 1 << 20, pausing: false }, 1, SealCount(0));
+    let shared = Arc::new(Shared {
+        sealer: Sealer::new(),
+        lent: LentTable::new(0),
+        servers: vec![Arc::new(server)],
+        epochs,
+        seals: AtomicU64::new(0),
+        counts: Counts::default(),
+    });
+    let (offers, queue) = mpsc::channel(queue_max);
+    let (stop, _) = watch::channel(true);
+    let tier = Tier { shared: shared.clone(), offers: Some(offers), stop, thread: None };
+    (tier, NextDoor { shared, queue, inbox })
+}
+
+impl NextDoor {
+    /// Ends when the tier is gone.
+    pub(crate) fn run(self) {
+        let Self { shared, queue, inbox } = self;
+        shuttle::future::block_on(async {
+            tokio::select! {
+                biased;
+                () = sender::run(&shared, queue) => {}
+                () = serve(&shared, inbox) => {}
+            }
+        });
+    }
+}
+
+async fn serve(shared: &Shared, mut inbox: Inbox) {
+    let mut held = HashMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(request) = inbox.gets.recv() => answer(&request, &held),
+            Some(frame) = inbox.puts.recv() => {
+                let (wire, blocks) = frame.into_wire(RequestId(1));
+                for entry in frame::put_body(&wire[HEADER_SIZE..]).unwrap() {
+                    held.insert(entry.key.0, entry.block.clone());
+                }
+                // The answer takes its time.
+                shuttle::future::yield_now().await;
+                for block in &blocks {
+                    block.stored(shared);
+                }
+            }
+        }
+    }
+}
+
+fn answer(request: &GetRequest, held: &HashMap<[u8; 16], SealedBlock>) {
+    // Now and then one has been evicted.
+    let found = |key| held.get(key).filter(|_| any(8) > 0);
+    let found: Vec<_> = request.keys.iter().map(|key| found(&key.0)).collect();
+    let mut body = BytesMut::new();
+    body.extend(found.iter().map(|block| u8::from(block.is_some())));
+    for block in found.iter().flatten() {
+        body.extend_from_slice(block.as_bytes());
+    }
+    let hits = found.iter().flatten().count();
+    let header = Header::got(RequestId(1), found.len(), hits);
+    // The reader may have gone on.
+    let _ = request.answer.send(GetAnswer { header, body: Bytes::from(body) });
+}
 
 const KEY: BlockKey = BlockKey { file: FileKey(1), index: BlockIndex(0) };
 

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use rampool_protocol::block::{RemoteKey, SealedBlock};
 use rampool_protocol::control::Lending;
@@ -17,6 +16,7 @@ use super::lent::ServerIndex;
 use super::placement::Candidate;
 use super::seal::SealCount;
 use super::{ServerAddress, sender::PutFrame};
+use crate::sync::{Receiver, Sender, bounded};
 
 /// Requests that wait to be put on the wire; a further one is a miss at once.
 const GETS_MAX: usize = 1024;
