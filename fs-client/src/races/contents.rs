@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex};
 
-use super::world::{all_at_once, memfd, touch};
+use super::world::{all_at_once, memfd, settle, touch};
 use super::{any, check};
 use crate::block::FileKey;
 use crate::contents::Contents;
@@ -35,6 +35,7 @@ impl Changed {
         let file = memfd();
         file.set_len(LEN).unwrap();
         let contents = Contents::new(&Stat::of(file.as_fd()).unwrap());
+        settle(&contents, &file);
         Arc::new(Self { file, contents, seen: Mutex::default() })
     }
 

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::any;
 use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey};
+use crate::contents::Contents;
 use crate::epochs::Epochs;
 use crate::filesystem::{Caller, Durability, Filesystem, Settings};
 use crate::handles::{FileHandle, HandleId, Handles};
@@ -67,7 +68,7 @@ struct Written {
 /// Writes begin and end at multiples of this.
 const STEP: u64 = BLOCK_SIZE as u64 / 4;
 
-const ROOT: Caller = Caller { uid: 0, gid: 0 };
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 
 /// Keeps the answer to a read.
 #[derive(Clone, Default)]
@@ -130,12 +131,16 @@ impl World {
             metrics: Metrics::new(),
             settings: Settings {
                 attr_timeout: Duration::ZERO,
+                entry_timeout: Duration::ZERO,
+                negative_timeout: Duration::ZERO,
+                no_atime: true,
                 readahead_blocks: 0,
                 act_as_caller: false,
             },
         });
         let stat = Stat::of(file.as_fd()).unwrap();
         let inode = fs.inodes.looked_up(file.try_clone().unwrap().into(), &stat);
+        settle(&inode.contents, &file);
         let record = Mutex::new(Record { now: 1, writes, value: 1 });
         let size = blocks * BLOCK_SIZE as u64;
         Arc::new(Self { fs, file, inode, size, lends: held_max > 0, record })
@@ -337,6 +342,12 @@ impl ReadReply for Answer {
 /// An empty file in memory.
 pub(super) fn memfd() -> File {
     memfd_create(c"races", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap().into()
+}
+
+/// Has the contents take the file as it is: a stamp that is so young is not trusted unless it was
+/// left by a change of our own.
+pub(super) fn settle(contents: &Contents, file: &File) {
+    drop(contents.begin_change(NodeFd::from(file.try_clone().unwrap())).unwrap());
 }
 
 /// Gives a file a time of change that no other state of it has.
