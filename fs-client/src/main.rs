@@ -24,7 +24,8 @@ mod mounts;
 mod names;
 mod open;
 mod plan;
-#[cfg(all(test, feature = "shuttle"))]
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
 mod races;
 mod read;
 mod remote;

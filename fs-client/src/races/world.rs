@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Timespec, Timestamps, memfd_create};
@@ -72,7 +72,7 @@ const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 
 /// Keeps the answer to a read.
 #[derive(Clone, Default)]
-struct Answer(Arc<Mutex<Option<Result<Vec<u8>, Errno>>>>);
+struct Answer(Arc<OnceLock<Result<Vec<u8>, Errno>>>);
 
 impl World {
     /// A file of distinct blocks, none of them cached. The mount looks for changes by others at each
@@ -272,7 +272,7 @@ impl World {
     fn read_bytes(&self, handle: HandleId, range: &Range<u64>) -> Vec<u8> {
         let answer = Answer::default();
         self.fs.read(handle, range.start, (range.end - range.start) as usize, answer.clone());
-        answer.0.lock().unwrap().take().expect("there is a seat for each").unwrap()
+        answer.0.get().expect("there is a seat for each").clone().unwrap()
     }
 
     fn begin(&self, range: Range<u64>) -> (usize, u8) {
@@ -331,11 +331,11 @@ impl Record {
 impl ReadReply for Answer {
     fn parts(self, parts: &[IoSlice<'_>]) {
         let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
-        *self.0.lock().unwrap() = Some(Ok(parts.concat()));
+        let _ = self.0.set(Ok(parts.concat()));
     }
 
     fn error(self, errno: Errno) {
-        *self.0.lock().unwrap() = Some(Err(errno));
+        let _ = self.0.set(Err(errno));
     }
 }
 

@@ -10,7 +10,8 @@
 mod lent;
 mod link;
 mod placement;
-#[cfg(all(test, feature = "shuttle"))]
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
 pub(crate) mod races;
 mod seal;
 mod sender;
