@@ -1,5 +1,6 @@
 # make demo     build, then watch it work on real files (DEMO_SOURCE=, DEMO_DISK_IOPS=)
 # make test     all tests, with what they need
+# make races    what threads race for, under many schedules
 # make conformance  the suites that others test filesystems with, for most of an hour; needs root
 # make micro    what each way of a read costs, beside its bound
 # make crash    kill the daemons 900 times and look for what was lost
@@ -8,7 +9,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance micro crash trees ci fuzz tools clean
+.PHONY: all demo test races conformance micro crash trees ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -20,6 +21,7 @@ demo:
 test: tools
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+	$(MAKE) races RACES_ROUNDS=1000
 	@if [ "$$(id -u)" -eq 0 ]; then \
 		deploy/conformance && target/debug/rampool-bench conform --quick; \
 	else \
@@ -30,6 +32,15 @@ test: tools
 conformance: all
 	deploy/conformance
 	target/release/rampool-bench conform $(SUITES)
+
+# Each test under twice RACES_ROUNDS schedules. RACE names one test, RACES_SCHEDULE the file in which
+# a failure has left its schedule. Features as with the whole workspace, so that nothing else is built anew.
+RACES_ROUNDS ?= 5000
+RACES_SCHEDULE ?=
+RACE ?= races::
+races:
+	RACES_ROUNDS=$(RACES_ROUNDS) RACES_SCHEDULE=$(RACES_SCHEDULE) \
+		$(CARGO) test --workspace --bin rampool --features rampool/shuttle -- $(RACE)
 
 micro: all
 	target/release/rampool-bench micro --check

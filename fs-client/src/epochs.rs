@@ -8,8 +8,8 @@
 use crate::block::BlockKey;
 use crate::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-/// Few under shuttle, which makes them anew some thousand times.
-const STRIPES: usize = if cfg!(feature = "shuttle") { 4 } else { 1 << 14 };
+/// Fewer under shuttle, which makes them anew some thousand times.
+const STRIPES: usize = if cfg!(feature = "shuttle") { 64 } else { 1 << 14 };
 
 /// The counts of all stripes: 128 KiB.
 pub(crate) struct Epochs {

@@ -8,6 +8,9 @@ mod flights;
 mod lru;
 mod owners;
 mod policy;
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod races;
 mod sequence;
 mod window;
 

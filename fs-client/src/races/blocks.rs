@@ -119,6 +119,19 @@ fn a_cache_that_is_smaller_than_a_read() {
 }
 
 #[test]
+fn streams_and_a_writer() {
+    check(|| {
+        let world = World::new(Size { blocks: 4, slots: 4 });
+        let stream: Act = |world, handle| {
+            for block in 0..4 {
+                world.read(handle, block * BLOCK..(block + 1) * BLOCK);
+            }
+        };
+        race(&world, &[&[stream, stream], &[stream], &[write, write]]);
+    });
+}
+
+#[test]
 fn holes_and_writes() {
     check(|| {
         let world = World::new(Size { blocks: 2, slots: 16 });
@@ -146,6 +159,15 @@ fn appends_and_truncation() {
             world.read(handle, 0..0);
         };
         race(&world, &[&[append, append], &[append, read], &[cut, append]]);
+    });
+}
+
+#[test]
+fn changes_behind_the_mount_between_writes() {
+    check(|| {
+        let world = World::new(Size { blocks: 2, slots: 16 });
+        warm(&world);
+        race(&world, &[&[write, read, write], &[read, read], &[write_behind, write_behind]]);
     });
 }
 

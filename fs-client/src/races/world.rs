@@ -53,6 +53,8 @@ pub(super) struct Size {
 /// What was written, in the order in which it was begun.
 struct Record {
     now: u64,
+    /// Changes of our own under way.
+    own: u32,
     writes: Vec<Written>,
     /// What the next write writes.
     value: u8,
@@ -141,7 +143,7 @@ impl World {
         let stat = Stat::of(file.as_fd()).unwrap();
         let inode = fs.inodes.looked_up(file.try_clone().unwrap().into(), &stat);
         settle(&inode.contents, &file);
-        let record = Mutex::new(Record { now: 1, writes, value: 1 });
+        let record = Mutex::new(Record { now: 1, own: 0, writes, value: 1 });
         let size = blocks * BLOCK_SIZE as u64;
         Arc::new(Self { fs, file, inode, size, lends: held_max > 0, record })
     }
@@ -184,7 +186,9 @@ impl World {
         let (number, value) = self.begin(range.clone());
         let data = vec![value; (range.end - range.start) as usize];
         let how = HowToWrite { place: Place::At(range.start), durability: Durability::None };
+        self.record.lock().unwrap().own += 1;
         let written = self.fs.write(handle, &data, &how, ROOT).unwrap();
+        self.record.lock().unwrap().own -= 1;
         self.acknowledge(number, range.start + written as u64);
     }
 
@@ -215,8 +219,12 @@ impl World {
         self.acknowledge(number, range.end);
     }
 
-    /// Writes a new value over a range behind the mount.
+    /// Writes a new value over a range behind the mount, unless a write of our own is under way,
+    /// which would hide it.
     pub(super) fn write_behind(&self, range: Range<u64>) {
+        if self.record.lock().unwrap().own > 0 {
+            return;
+        }
         let (number, value) = self.begin(range.clone());
         let data = vec![value; (range.end - range.start) as usize];
         self.file.write_all_at(&data, range.start).unwrap();
