@@ -55,9 +55,17 @@ struct Record {
     now: u64,
     /// Changes of our own under way.
     own: u32,
+    reads: Vec<Read>,
     writes: Vec<Written>,
     /// What the next write writes.
     value: u8,
+}
+
+struct Read {
+    range: Range<u64>,
+    bytes: Vec<u8>,
+    began: u64,
+    ended: u64,
 }
 
 struct Written {
@@ -114,6 +122,8 @@ impl World {
             let range = start..start + BLOCK_SIZE as u64;
             writes.push(Written { range, value, began: 0, acknowledged: Some(0) });
         }
+        let range = blocks * BLOCK_SIZE as u64..u64::MAX;
+        writes.push(Written { range, value: 0, began: 0, acknowledged: Some(0) });
         // Nothing is asked of it by name.
         let source = Source::open(Path::new("/")).unwrap();
         let root = source.root().unwrap();
@@ -143,7 +153,7 @@ impl World {
         let stat = Stat::of(file.as_fd()).unwrap();
         let inode = fs.inodes.looked_up(file.try_clone().unwrap().into(), &stat);
         settle(&inode.contents, &file);
-        let record = Mutex::new(Record { now: 1, own: 0, writes, value: 1 });
+        let record = Mutex::new(Record { now: 1, own: 0, reads: Vec::new(), writes, value: 1 });
         let size = blocks * BLOCK_SIZE as u64;
         Arc::new(Self { fs, file, inode, size, lends: held_max > 0, record })
     }
@@ -160,20 +170,13 @@ impl World {
         })
     }
 
-    /// Reads, and asserts of each byte that it is what the last acknowledged write left there, or
-    /// what one that was under way meanwhile wrote.
+    /// Reads. When all is over, each byte is asserted to be what the last write that was acknowledged
+    /// before left there, or what one that was under way meanwhile wrote.
     pub(super) fn read(&self, handle: HandleId, range: Range<u64>) {
         let began = self.tick();
-        let found = self.read_bytes(handle, &range);
+        let bytes = self.read_bytes(handle, &range);
         let ended = self.tick();
-        let record = self.record.lock().unwrap();
-        // What lies beyond the end was cut off.
-        let value = |at: u64| found.get((at - range.start) as usize).copied().unwrap_or(0);
-        for step in range.clone().step_by(STEP as usize) {
-            for at in [step, step + STEP - 1] {
-                record.assert_readable(at, value(at), began..ended);
-            }
-        }
+        self.record.lock().unwrap().reads.push(Read { range, bytes, began, ended });
     }
 
     /// Reads a range of whole steps, somewhere in the file.
@@ -196,11 +199,13 @@ impl World {
         self.write(handle, self.any_range());
     }
 
-    /// Writes at the end, wherever that is. Reads of it are not looked at.
-    pub(super) fn append(&self, handle: HandleId, len: usize) {
-        let value = self.record.lock().unwrap().next_value();
+    /// Writes a step at the end, wherever that is.
+    pub(super) fn append(&self, handle: HandleId) {
+        // Where that was is known when all is over.
+        let (number, value) = self.begin(0..0);
         let how = HowToWrite { place: Place::End, durability: Durability::None };
-        self.fs.write(handle, &vec![value; len], &how, ROOT).unwrap();
+        self.fs.write(handle, &[value; STEP as usize], &how, ROOT).unwrap();
+        self.acknowledge(number, u64::MAX);
     }
 
     /// Cuts the file, or makes it longer.
@@ -263,6 +268,7 @@ impl World {
         read_to_end(&self.file, &mut truth[..len as usize], 0);
         let found = self.read_bytes(self.open(), &(0..len));
         assert_same(&found, &truth[..len as usize], "the file, read");
+        self.record.lock().unwrap().assert_read(&truth);
 
         if !self.lends {
             // No slot was lost: all can be had again.
@@ -320,6 +326,23 @@ impl Record {
         self.now += 1;
         self.writes.push(Written { range, value, began: self.now, acknowledged: None });
         self.writes.len() - 1
+    }
+
+    fn assert_read(&mut self, truth: &[u8]) {
+        for appended in self.writes.iter_mut().filter(|write| write.range.is_empty()) {
+            let at = truth.iter().position(|&byte| byte == appended.value);
+            appended.range = at.map_or(0..0, |at| at as u64..at as u64 + STEP);
+        }
+        for read in &self.reads {
+            // What lies beyond the end was cut off, or not there yet.
+            let value =
+                |at: u64| read.bytes.get((at - read.range.start) as usize).copied().unwrap_or(0);
+            for step in read.range.clone().step_by(STEP as usize) {
+                for at in [step, step + STEP - 1] {
+                    self.assert_readable(at, value(at), read.began..read.ended);
+                }
+            }
+        }
     }
 
     fn assert_readable(&self, at: u64, value: u8, read: Range<u64>) {
