@@ -68,7 +68,11 @@ fn punch(world: &World, handle: HandleId) {
 }
 
 fn append(world: &World, handle: HandleId) {
-    world.append(handle);
+    world.append(handle, 1024);
+}
+
+fn append_block(world: &World, handle: HandleId) {
+    world.append(handle, BLOCK_SIZE);
 }
 
 fn write_behind(world: &World, _: HandleId) {
@@ -166,6 +170,15 @@ fn appends_and_readers() {
         warm(&world);
         let read: Act = |world, handle| world.read(handle, BLOCK..2 * BLOCK);
         race(&world, &[&[append, append], &[append, append], &[read, read, read]]);
+    });
+}
+
+#[test]
+fn one_append_after_another() {
+    check(|| {
+        let world = World::new(Size { blocks: 1, slots: 16 });
+        let read: Act = |world, handle| world.read(handle, BLOCK..2 * BLOCK);
+        race(&world, &[&[append_block], &[append_block, read]]);
     });
 }
 

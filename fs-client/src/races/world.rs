@@ -199,12 +199,12 @@ impl World {
         self.write(handle, self.any_range());
     }
 
-    /// Writes a step at the end, wherever that is.
-    pub(super) fn append(&self, handle: HandleId) {
+    /// Writes at the end, wherever that is.
+    pub(super) fn append(&self, handle: HandleId, len: usize) {
         // Where that was is known when all is over.
         let (number, value) = self.begin(0..0);
         let how = HowToWrite { place: Place::End, durability: Durability::None };
-        self.fs.write(handle, &[value; STEP as usize], &how, ROOT).unwrap();
+        self.fs.write(handle, &vec![value; len], &how, ROOT).unwrap();
         self.acknowledge(number, u64::MAX);
     }
 
@@ -330,8 +330,9 @@ impl Record {
 
     fn assert_read(&mut self, truth: &[u8]) {
         for appended in self.writes.iter_mut().filter(|write| write.range.is_empty()) {
-            let at = truth.iter().position(|&byte| byte == appended.value);
-            appended.range = at.map_or(0..0, |at| at as u64..at as u64 + STEP);
+            let from = truth.iter().position(|&byte| byte == appended.value).unwrap_or(0);
+            let len = truth.iter().filter(|&&byte| byte == appended.value).count();
+            appended.range = from as u64..(from + len) as u64;
         }
         for read in &self.reads {
             // What lies beyond the end was cut off, or not there yet.
