@@ -60,9 +60,9 @@ struct Cached {
 
 /// Bytes that the index keeps for each block beside its 4 KiB, at the worst: the list node (40,
 /// allocated as 48), the hash table (two pointers and a control byte an entry, at the lowest load
-/// after growing: 17 / 0.4375), the holders' count and the free list (4 each), the owner (17).
+/// after growing: 17 / 0.4375), the holders' count and the free list (4 each), the owner (9).
 pub(crate) const fn metadata_bytes_per_block() -> usize {
-    48 + 39 + 4 + 4 + 17
+    48 + 39 + 4 + 4 + 9
 }
 
 impl LocalCache {

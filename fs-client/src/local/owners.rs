@@ -6,62 +6,47 @@
 //!
 //! An entry changes only under the lock of the shard that its block falls on, and says what
 //! that shard's index says. It is read under the lock of the shard that the wanted block falls
-//! on, while another shard may be giving the slot to a block of its own: then it may say anything
-//! but the wanted block, see [`Owners::holds`].
+//! on, while another shard may be giving the slot to a block of its own: then it says any block
+//! but the wanted one, because it is one word, and only the wanted block's shard writes its name.
 
 use crate::arena::SlotId;
 use crate::block::BlockKey;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// An index that no block has: no file is that long.
-const NOBODY: u64 = u64::MAX;
-
-/// The owners of all slots, and whether each was used by way of this table: 17 bytes a slot.
+/// The owners of all slots, and whether each was used by way of this table: 9 bytes a slot.
 pub(super) struct Owners {
-    slots: Box<[Owner]>,
+    slots: Box<[AtomicU64]>,
     used: Box<[AtomicBool]>,
 }
 
-struct Owner {
-    file: AtomicU64,
-    index: AtomicU64,
-}
+/// No block goes by this name.
+const NOBODY: u64 = u64::MAX;
 
 impl Owners {
     pub(super) fn new(slots: usize) -> Self {
-        let nobody = || Owner { file: AtomicU64::new(0), index: AtomicU64::new(NOBODY) };
         Self {
-            slots: (0..slots).map(|_| nobody()).collect(),
+            slots: (0..slots).map(|_| AtomicU64::new(NOBODY)).collect(),
             used: (0..slots).map(|_| AtomicBool::new(false)).collect(),
         }
     }
 
     /// Notes that `slot` holds the block `key` from now on.
     pub(super) fn set(&self, slot: SlotId, key: BlockKey) {
-        let owner = &self.slots[slot.number()];
         self.used[slot.number()].store(false, Ordering::Relaxed);
-        // Nobody's in between, so that no mixture of old and new is taken for an owner.
-        owner.index.store(NOBODY, Ordering::Release);
-        owner.file.store(key.file.0, Ordering::Release);
-        owner.index.store(key.index.0, Ordering::Release);
+        self.slots[slot.number()].store(name(key), Ordering::Release);
     }
 
     /// Notes that `slot` holds nobody's block from now on.
     pub(super) fn clear(&self, slot: SlotId) {
-        self.slots[slot.number()].index.store(NOBODY, Ordering::Release);
+        self.slots[slot.number()].store(NOBODY, Ordering::Release);
     }
 
     /// Whether `slot` holds the block `key`, and notes a use if so. Asked under the lock of the
     /// shard of `key`.
-    ///
-    /// The index is read before and after the file. A slot that goes from block i of another file
-    /// to another block of this one passes through nobody's hands in between: whoever reads the
-    /// new file after the old index reads a new index, or nobody's, the second time.
     pub(super) fn holds(&self, slot: SlotId, key: BlockKey) -> bool {
         let Some(owner) = self.slots.get(slot.number()) else { return false };
-        let holds = owner.index.load(Ordering::Acquire) == key.index.0
-            && owner.file.load(Ordering::Acquire) == key.file.0
-            && owner.index.load(Ordering::Acquire) == key.index.0;
+        let name = name(key);
+        let holds = name != NOBODY && owner.load(Ordering::Acquire) == name;
         if holds {
             self.used[slot.number()].store(true, Ordering::Relaxed);
         }
@@ -71,6 +56,15 @@ impl Owners {
     /// Whether the block in `slot` was used by way of this table since this was last asked.
     pub(super) fn take_used(&self, slot: SlotId) -> bool {
         self.used[slot.number()].swap(false, Ordering::Relaxed)
+    }
+}
+
+/// A block's name in one word: half of it the file's key, half the block's number. What does not fit
+/// (a file beyond 16 TiB, or one more than 2^32 keys) has none, and is looked up in the index.
+fn name(key: BlockKey) -> u64 {
+    match (u32::try_from(key.file.0), u32::try_from(key.index.0)) {
+        (Ok(file), Ok(index)) => u64::from(file) << 32 | u64::from(index),
+        _ => NOBODY,
     }
 }
 
@@ -96,5 +90,9 @@ mod tests {
         owners.clear(slot);
         assert!(!owners.holds(slot, key(6)));
         assert!(!owners.holds(slot.next().next(), key(6)), "beyond the arena");
+        for large in [key(1 << 32), BlockKey { file: FileKey(1 << 32), index: BlockIndex(6) }] {
+            owners.set(slot, large);
+            assert!(!owners.holds(slot, large) && !owners.holds(slot, key(0)), "without a name");
+        }
     }
 }
