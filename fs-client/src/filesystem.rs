@@ -77,6 +77,7 @@ impl Filesystem {
         deed: Deed,
         act: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
+        crate::sync::step();
         if self.settings.act_as_caller { acting_as(caller, deed, act) } else { act() }
     }
 }

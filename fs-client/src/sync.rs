@@ -23,6 +23,13 @@ pub(crate) use shuttle_dashmap::{DashMap, Entry};
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttled::{Condvar, Mutex, Receiver, Sender, bounded};
 
+/// Just before the source is called. Under shuttle somebody else may go on here.
+#[inline]
+pub(crate) fn step() {
+    #[cfg(feature = "shuttle")]
+    atomic::AtomicBool::new(false).load(atomic::Ordering::SeqCst);
+}
+
 /// Shuttle's locks and channels, called as parking_lot's and crossbeam's are.
 #[cfg(feature = "shuttle")]
 mod shuttled {

@@ -1,7 +1,7 @@
 //! A mount without a kernel in front of it, of one file; and a record of who wrote what when.
 //!
-//! The file lies in memory (memfd_create(2)). Reading and writing it is no step of shuttle's: a
-//! switch comes before or after, never within.
+//! The file lies in memory (memfd_create(2)). Somebody else may go on before it is read or written,
+//! and after, but not within.
 
 use std::fs::File;
 use std::io::IoSlice;

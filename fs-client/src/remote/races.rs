@@ -18,7 +18,7 @@ use super::server::{GetAnswer, GetRequest, Inbox, Server};
 use super::{Counts, Offer, ServerAddress, Shared, Tier, sender};
 use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::epochs::Epochs;
-use crate::races::{any, check};
+use crate::races::{any, check, check_all};
 
 /// What a tier's thread does, without a network: seals what is offered, stores it, and answers.
 pub(crate) struct NextDoor {
@@ -148,16 +148,34 @@ impl Lending {
     }
 }
 
+fn lending() -> Arc<Lending> {
+    Arc::new(Lending {
+        epochs: Epochs::new(),
+        lent: LentTable::new(0),
+        source: Mutex::new(0),
+        sealed: Mutex::default(),
+        acknowledged: Mutex::new(0),
+    })
+}
+
+#[test]
+fn what_is_stored_while_it_is_written_is_not_noted() {
+    check_all(|| {
+        let lending = lending();
+        let server = lending.clone();
+        let server = shuttle::thread::spawn(move || server.lend());
+        lending.write(1);
+        server.join().unwrap();
+        if let Some(lent) = lending.lent.get(KEY) {
+            assert_eq!(lending.sealed.lock().unwrap()[lent.count.0 as usize - 1], 1);
+        }
+    });
+}
+
 #[test]
 fn no_older_state_is_asked_for_once_a_write_is_acknowledged() {
     check(|| {
-        let lending = Arc::new(Lending {
-            epochs: Epochs::new(),
-            lent: LentTable::new(0),
-            source: Mutex::new(0),
-            sealed: Mutex::default(),
-            acknowledged: Mutex::new(0),
-        });
+        let lending = lending();
         let spawn = |act: fn(&Lending)| {
             let lending = lending.clone();
             shuttle::thread::spawn(move || act(&lending))

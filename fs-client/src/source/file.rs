@@ -130,6 +130,7 @@ impl DirectFile {
     /// lies beyond is zeroed.
     pub(crate) fn read_blocks(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
         self.accessed.store(true, Ordering::Relaxed);
+        crate::sync::step();
         let wanted: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut done = 0;
         while done < wanted {
