@@ -16,18 +16,19 @@ use rustix::fs::{MemfdFlags, Timespec, Timestamps, memfd_create};
 use rustix::io::Errno;
 
 use super::any;
+use crate::behind::Behind;
 use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey};
 use crate::contents::Contents;
 use crate::epochs::Epochs;
 use crate::filesystem::{Caller, Durability, Filesystem, Settings};
 use crate::handles::{FileHandle, HandleId, Handles};
-use crate::inodes::{Inode, Inodes};
-use crate::local::{Evicted, Flights, LocalCache, Sequence, Use, metadata_bytes_per_block};
+use crate::inodes::{Inode, Inodes, NodeId};
+use crate::local::{Evicted, Flights, LocalCache, Use, metadata_bytes_per_block};
 use crate::metrics::{Layer, Metrics};
 use crate::read::ReadReply;
 use crate::remote::races::tier_next_door;
 use crate::remote::{Offer, Tier};
-use crate::source::{DirectFile, NodeFd, Source, Stat, WrittenFile};
+use crate::source::{Atime, DirectFile, NodeFd, Source, Stat, WrittenFile};
 use crate::workers::Workers;
 use crate::write::{HowToWrite, Place};
 
@@ -136,6 +137,7 @@ impl World {
             inodes: Inodes::new(source.nodes(10).unwrap(), root, &root_stat),
             source,
             handles: Handles::default(),
+            behind: Behind::default(),
             cache: LocalCache::new(cache_bytes, epochs, held_max, evicted).unwrap(),
             flights: Flights::default(),
             remote,
@@ -151,7 +153,12 @@ impl World {
             },
         });
         let stat = Stat::of(file.as_fd()).unwrap();
-        let inode = fs.inodes.looked_up(file.try_clone().unwrap().into(), &stat);
+        let inode = fs.inodes.looked_up(
+            &fs.inodes.by_id(NodeId::ROOT).expect("never forgotten"),
+            c"file",
+            file.try_clone().unwrap().into(),
+            &stat,
+        );
         settle(&inode.contents, &file);
         let record = Mutex::new(Record { now: 1, own: 0, reads: Vec::new(), writes, value: 1 });
         let size = blocks * BLOCK_SIZE as u64;
@@ -161,13 +168,11 @@ impl World {
     /// Opens the file.
     pub(super) fn open(&self) -> HandleId {
         let copy = || OwnedFd::from(self.file.try_clone().unwrap());
-        self.fs.handles.add_file(FileHandle {
-            inode: self.inode.clone(),
-            node: NodeFd::from(self.file.try_clone().unwrap()),
-            direct: Some(DirectFile::buffered(copy())),
-            written: Some(WrittenFile::new(copy())),
-            sequence: Sequence::default(),
-        })
+        let node = NodeFd::from(self.file.try_clone().unwrap());
+        let written = Some(WrittenFile::new(copy()));
+        let handle = FileHandle::new(self.inode.clone(), node, Some(Atime::AsSource), written);
+        handle.direct.set(DirectFile::buffered(copy())).expect("not open yet");
+        self.fs.handles.add_file(handle)
     }
 
     /// Reads. When all is over, each byte is asserted to be what the last write that was acknowledged
