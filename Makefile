@@ -35,7 +35,7 @@ conformance: all
 
 # Each test under twice RACES_ROUNDS schedules. RACE names one test, RACES_SCHEDULE the file in which
 # a failure has left its schedule. Features as with the whole workspace, so that nothing else is built anew.
-RACES_ROUNDS ?= 5000
+RACES_ROUNDS ?= 4000
 RACES_SCHEDULE ?=
 RACE ?= races::
 races:
