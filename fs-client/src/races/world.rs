@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::IoSlice;
 use std::ops::Range;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -167,10 +167,9 @@ impl World {
 
     /// Opens the file.
     pub(super) fn open(&self) -> HandleId {
-        let copy = || OwnedFd::from(self.file.try_clone().unwrap());
-        let node = NodeFd::from(self.file.try_clone().unwrap());
-        let written = Some(WrittenFile::new(copy()));
-        let handle = FileHandle::new(self.inode.clone(), node, Some(Atime::AsSource), written);
+        let copy = || NodeFd::from(self.file.try_clone().unwrap());
+        let written = WrittenFile::new(copy());
+        let handle = FileHandle::written(self.inode.clone(), Some(Atime::AsSource), written);
         handle.direct.set(DirectFile::buffered(copy())).expect("not open yet");
         self.fs.handles.add_file(handle)
     }
