@@ -20,15 +20,42 @@ const CLEAN_AFTER: Duration = Duration::from_secs(40);
 /// Files that wait at most: of more, the kernel must let go by itself.
 const FILES_MAX: usize = 65_536;
 
+/// A file that goes on being written is noted so often.
+const NOTE_EVERY: Duration = Duration::from_secs(30);
+
+/// When a file was noted last.
+#[derive(Debug, Default)]
+pub(crate) struct ShortWrites(Mutex<Option<Instant>>);
+
 /// Files with short writes, by the time of the write.
 #[derive(Debug, Default)]
 pub(crate) struct Behind {
     files: Mutex<VecDeque<(Instant, Weak<Inode>)>>,
 }
 
+impl ShortWrites {
+    /// Whether the kernel may have pages of the file at `now` that are not on the disk yet.
+    pub(crate) fn are_recent(&self, now: Instant) -> bool {
+        self.0.lock().is_some_and(|at| now.duration_since(at) < NOTE_EVERY + CLEAN_AFTER)
+    }
+
+    /// Whether it is time to note the file once more.
+    fn note(&self, now: Instant) -> bool {
+        let mut noted = self.0.lock();
+        let due = noted.is_none_or(|at| now.duration_since(at) >= NOTE_EVERY);
+        if due {
+            *noted = Some(now);
+        }
+        due
+    }
+}
+
 impl Behind {
-    /// Notes that a file was written at `now`.
+    /// Notes that a file is written at `now`.
     pub(crate) fn note(&self, inode: &Arc<Inode>, now: Instant) {
+        if !inode.short_writes.note(now) {
+            return;
+        }
         let mut files = self.files.lock();
         if files.len() < FILES_MAX {
             files.push_back((now, Arc::downgrade(inode)));

@@ -34,6 +34,8 @@ pub(crate) struct Contents {
 pub(crate) struct Change<'a> {
     contents: &'a Contents,
     node: NodeFd,
+    /// The file's length before.
+    pub(crate) size: u64,
     renewed: bool,
     ended: bool,
 }
@@ -130,7 +132,7 @@ impl Contents {
             self.compare(&mut state, &stat);
         }
         state.changes += 1;
-        Ok(Change { contents: self, node, renewed: false, ended: false })
+        Ok(Change { contents: self, node, size: stat.size, renewed: false, ended: false })
     }
 
     /// Gives the contents a new key: they changed in a way that is not worth following.

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -29,12 +28,7 @@ pub(crate) struct FileHandle {
     /// Present if it was opened for writing.
     pub(crate) written: Option<WrittenFile>,
     pub(crate) sequence: Sequence,
-    /// When a short write was noted last.
-    noted: Mutex<Option<Instant>>,
 }
-
-/// A file with short writes is noted so often.
-const NOTE_EVERY: Duration = Duration::from_secs(30);
 
 impl FileHandle {
     /// One that is opened for writing, and for reading too if it says what that does.
@@ -58,18 +52,7 @@ impl FileHandle {
     ) -> Self {
         // Which the node may use as long as it is there, and needs no other.
         inode.is_open_as(&node);
-        let (sequence, noted) = (Sequence::default(), Mutex::new(None));
-        Self { inode, node, reads, direct, written, sequence, noted }
-    }
-
-    /// Whether it is time to note that the file is being written.
-    pub(crate) fn to_be_noted(&self, now: Instant) -> bool {
-        let mut noted = self.noted.lock();
-        let due = noted.is_none_or(|at| now.duration_since(at) >= NOTE_EVERY);
-        if due {
-            *noted = Some(now);
-        }
-        due
+        Self { inode, node, reads, direct, written, sequence: Sequence::default() }
     }
 }
 

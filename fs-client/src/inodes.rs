@@ -15,6 +15,7 @@ use lru::LruCache;
 use rustix::fs::FileType;
 use rustix::io::Result;
 
+use crate::behind::ShortWrites;
 use crate::block::FileKey;
 use crate::contents::Contents;
 use crate::source::{Identity, Node, NodeFd, Nodes, Place, Stamp, Stat};
@@ -43,6 +44,7 @@ pub(crate) struct Inode {
     lookups: AtomicU64,
     /// What is cached of it. Of use for regular files only.
     pub(crate) contents: Contents,
+    pub(crate) short_writes: ShortWrites,
     pub(crate) file_type: FileType,
 }
 
@@ -134,6 +136,7 @@ impl Inodes {
             node,
             lookups: AtomicU64::new(1),
             contents: Contents::new(stat),
+            short_writes: ShortWrites::default(),
             file_type: stat.file_type(),
         });
         inodes.by_id.insert(NodeId::ROOT, root.clone());
@@ -179,6 +182,7 @@ impl Inodes {
                     node: Arc::new(self.nodes.node(node, stat.identity, place)),
                     lookups: AtomicU64::new(lookups),
                     contents: Contents::new(stat),
+                    short_writes: ShortWrites::default(),
                     file_type: stat.file_type(),
                 });
                 self.by_id.insert(inode.id, inode.clone());
@@ -198,6 +202,7 @@ impl Inodes {
                     node: Arc::new(self.nodes.node(node, stat.identity, place)),
                     lookups: AtomicU64::new(1),
                     contents,
+                    short_writes: ShortWrites::default(),
                     file_type: stat.file_type(),
                 });
                 self.by_id.insert(inode.id, inode.clone());

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use crate::filesystem::{Filesystem, NodeEntry, Result};
 use crate::handles::{FileHandle, HandleId};
 use crate::inodes::{Inode, NodeId};
 use crate::names::Maker;
-use crate::source::{Atime, DirectFile, NodeFd, WrittenFile};
+use crate::source::{Atime, DirectFile, NodeFd, Way, WrittenFile};
 
 impl Filesystem {
     /// Creates, or opens, a regular file. Counts as a look-up.
@@ -59,7 +60,7 @@ impl Filesystem {
         }
         // Whoever only reads is to hear of errors now.
         let atime = reads.ok_or(Errno::BADF)?;
-        let direct = self.source.open_direct(node.as_fd(), atime)?;
+        let direct = self.source.open_direct(node.as_fd(), atime, way(&inode))?;
         Ok(self.handles.add_file(FileHandle::read(inode, atime, direct)))
     }
 
@@ -77,7 +78,7 @@ impl Filesystem {
             return Ok(direct);
         }
         let atime = handle.reads.ok_or(Errno::BADF)?;
-        let direct = self.open_to_read(&handle.node, atime)?;
+        let direct = self.open_to_read(&handle.inode, &handle.node, atime)?;
         Ok(handle.direct.get_or_init(|| direct))
     }
 
@@ -94,15 +95,15 @@ impl Filesystem {
             FileHandle::written(inode.clone(), reads, WrittenFile::new(file))
         } else {
             let atime = reads.ok_or(Errno::BADF)?;
-            let direct = self.open_to_read(&file, atime)?;
+            let direct = self.open_to_read(inode, &file, atime)?;
             FileHandle::read(inode.clone(), atime, direct)
         };
         Ok(self.handles.add_file(handle))
     }
 
     /// Opens what is open as `file` once more, for reads.
-    fn open_to_read(&self, file: &NodeFd, atime: Atime) -> Result<DirectFile> {
-        match self.source.open_direct(file.as_fd(), atime) {
+    fn open_to_read(&self, inode: &Inode, file: &NodeFd, atime: Atime) -> Result<DirectFile> {
+        match self.source.open_direct(file.as_fd(), atime, way(inode)) {
             // The new file's mode may deny what the one who creates it was given.
             Err(Errno::ACCESS) => Ok(DirectFile::buffered(file.clone())),
             opened => opened,
@@ -120,6 +121,12 @@ impl Filesystem {
             Some(Atime::AsSource)
         }
     }
+}
+
+/// Past the page cache, unless it holds what was just written: that would have to be brought to the
+/// disk before it can be read from there.
+fn way(inode: &Inode) -> Way {
+    if inode.short_writes.are_recent(Instant::now()) { Way::Through } else { Way::Past }
 }
 
 fn writes(flags: OFlags) -> bool {

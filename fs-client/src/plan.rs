@@ -303,8 +303,8 @@ fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
 
 fn check_threads(given: Option<usize>) -> Result<usize, Failure> {
     match given {
-        // Two at least: one may be at the disk while the other takes requests.
-        None => Ok(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)),
+        // Four at least: some may be at the disk while others take requests.
+        None => Ok(std::thread::available_parallelism().map_or(2, usize::from).clamp(4, 8)),
         Some(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
         Some(threads) => {
             Err(Failure::usage(format!("--threads {threads}: between 1 and {THREADS_MAX}")))

@@ -56,17 +56,14 @@ impl Filesystem {
     ) -> Result<usize> {
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
         let file = handle.written.as_ref().ok_or(Errno::BADF)?;
-        let _change = handle.inode.contents.begin_change(handle.node.clone())?;
+        let change = handle.inode.contents.begin_change(handle.node.clone())?;
         if data.len() < LONG_WRITE_MIN {
-            let now = Instant::now();
-            if handle.to_be_noted(now) {
-                self.behind.note(&handle.inode, now);
-            }
+            self.behind.note(&handle.inode, Instant::now());
         }
         match how.place {
             Place::At(offset) => {
                 let write = || Ok(Written::certain(file.write_at(data, offset, how.durability)?));
-                self.write_blocks(&handle.inode, offset, data, caller, write)
+                self.write_blocks(&handle.inode, (offset, change.size), data, caller, write)
             }
             // Where the source's own end is: the kernel's idea of it may be old when somebody
             // else appends too.
@@ -77,16 +74,17 @@ impl Filesystem {
                     let in_place = Stat::of(file.fd())?.size == offset + bytes as u64;
                     Ok(Written { bytes, in_place })
                 };
-                self.write_blocks(&handle.inode, offset, data, caller, write)
+                self.write_blocks(&handle.inode, (offset, offset), data, caller, write)
             }
         }
     }
 
-    /// Writes through `write`, which takes all of `data` or less, at `offset`.
+    /// Writes through `write`, which takes all of `data` or less, at an offset of a file that is
+    /// so long before.
     fn write_blocks(
         &self,
         inode: &Inode,
-        offset: u64,
+        (offset, size): (u64, u64),
         data: &[u8],
         caller: Caller,
         write: impl FnOnce() -> Result<Written>,
@@ -105,7 +103,7 @@ impl Filesystem {
             }
             Ok(written) => {
                 if written.bytes == data.len() {
-                    window.update(offset, data);
+                    window.update(offset, data, size);
                 } else {
                     drop(window);
                 }

@@ -37,9 +37,10 @@ impl LocalCache {
 }
 
 impl WriteWindow<'_> {
-    /// Brings the cache to what the source holds after `data` was written whole at `offset`, then
-    /// ends the write. Blocks whose bytes are not known for certain are removed.
-    pub(crate) fn update(mut self, offset: u64, data: &[u8]) {
+    /// Brings the cache to what the source holds after `data` was written whole at `offset` of a
+    /// file that was `size` bytes long, then ends the write. Blocks whose bytes are not known for
+    /// certain are removed.
+    pub(crate) fn update(mut self, offset: u64, data: &[u8], size: u64) {
         self.updated = true;
         for key in self.span.keys(self.file) {
             let block_start = key.index.offset();
@@ -51,23 +52,27 @@ impl WriteWindow<'_> {
             }
             let bytes = &data[(from - offset) as usize..(to - offset) as usize];
             let at = (from - block_start) as usize;
-            if !self.alone(key) || !self.put(key, at, bytes) {
+            // Behind its end a file is zeros.
+            let new = block_start >= size;
+            if !self.alone(key) || !self.put(key, at, bytes, new) {
                 self.cache.remove(key);
             }
         }
     }
 
-    /// Puts the block as it is after `bytes` were written at byte `at` of it. False if that is
-    /// not known, or there is no room.
-    fn put(&self, key: BlockKey, at: usize, bytes: &[u8]) -> bool {
+    /// Puts the block as it is after `bytes` were written at byte `at` of it, which was zeros
+    /// before if it is `new`. False if that is not known, or there is no room.
+    fn put(&self, key: BlockKey, at: usize, bytes: &[u8], new: bool) -> bool {
         let whole = bytes.len() == BLOCK_SIZE;
         let before = if whole { None } else { self.cache.get(key, Use::Random) };
-        if !whole && before.is_none() {
+        if !whole && !new && before.is_none() {
             return false;
         }
         let Some(mut empty) = self.cache.room(key, 1).pop() else { return false };
-        if let Some(before) = before {
-            empty.bytes_mut().copy_from_slice(&*before);
+        match before {
+            Some(before) => empty.bytes_mut().copy_from_slice(&*before),
+            None if whole => {}
+            None => empty.bytes_mut().fill(0),
         }
         empty.bytes_mut()[at..at + bytes.len()].copy_from_slice(bytes);
         // Asked again under the index's lock: a writer that began meanwhile may have removed the
@@ -104,6 +109,9 @@ mod tests {
 
     const FILE: FileKey = FileKey(1);
 
+    /// A file that reaches beyond all that is written.
+    const LONG: u64 = 1 << 40;
+
     fn cache() -> LocalCache {
         LocalCache::new(1 << 20, Arc::new(Epochs::new()), 0, drop).unwrap()
     }
@@ -124,7 +132,7 @@ mod tests {
         let cache = cache();
         fill(&cache, 0, 1);
         let held = cache.get(key(0), Use::Random).unwrap();
-        cache.begin_write(FILE, Span::of(10, 5)).update(10, &[2; 5]);
+        cache.begin_write(FILE, Span::of(10, 5)).update(10, &[2; 5], LONG);
         let now = cache.get(key(0), Use::Random).unwrap();
         assert_eq!((held[10], now[9], now[10], now[14], now[15]), (1, 1, 2, 2, 1));
     }
@@ -132,9 +140,19 @@ mod tests {
     #[test]
     fn a_whole_block_is_cached_by_its_write_and_a_part_of_an_unknown_one_is_not() {
         let cache = cache();
-        cache.begin_write(FILE, Span::of(0, 4096 + 10)).update(0, &[3; 4096 + 10]);
+        cache.begin_write(FILE, Span::of(0, 4096 + 10)).update(0, &[3; 4096 + 10], LONG);
         assert_eq!(cache.get(key(0), Use::Random).unwrap()[4095], 3);
         assert!(cache.get(key(1), Use::Random).is_none());
+    }
+
+    #[test]
+    fn a_part_of_a_block_behind_the_end_is_cached_with_zeros_round_it() {
+        let cache = cache();
+        cache.begin_write(FILE, Span::of(4096 + 5, 10)).update(4096 + 5, &[3; 10], 4096);
+        let block = cache.get(key(1), Use::Random).unwrap();
+        assert_eq!((block[4], block[5], block[14], block[15]), (0, 3, 3, 0));
+        cache.begin_write(FILE, Span::of(8192, 10)).update(8192, &[4; 10], 8193);
+        assert!(cache.get(key(2), Use::Random).is_none(), "a byte of it is not known");
     }
 
     #[test]
@@ -151,7 +169,7 @@ mod tests {
         let seen = cache.observe(key(0)).unwrap();
         let window = cache.begin_write(FILE, Span::of(0, 10));
         assert!(cache.observe(key(0)).is_none());
-        window.update(0, &[9; 10]);
+        window.update(0, &[9; 10], LONG);
         let empty = cache.room(key(0), 1).pop().unwrap();
         cache.insert(key(0), empty.publish(), seen, Use::Random);
         assert!(cache.get(key(0), Use::Random).is_none());
@@ -162,8 +180,8 @@ mod tests {
         let cache = cache();
         let first = cache.begin_write(FILE, Span::of(0, 4096));
         let second = cache.begin_write(FILE, Span::of(0, 4096));
-        second.update(0, &[2; 4096]);
-        first.update(0, &[1; 4096]);
+        second.update(0, &[2; 4096], LONG);
+        first.update(0, &[1; 4096], LONG);
         assert!(cache.get(key(0), Use::Random).is_none());
     }
 
@@ -201,7 +219,7 @@ mod tests {
         }
         assert_eq!(read(3, 10), (3..13).collect::<Vec<u8>>());
         // A block that moved elsewhere, and one that went.
-        cache.begin_write(FILE, Span::of(5 * 4096, 4096)).update(5 * 4096, &[99; 4096]);
+        cache.begin_write(FILE, Span::of(5 * 4096, 4096)).update(5 * 4096, &[99; 4096], LONG);
         assert_eq!(read(3, 5), [3, 4, 99, 6, 7]);
         drop(cache.begin_write(FILE, Span::of(6 * 4096, 4096)));
         assert_eq!(read(3, 5), [3, 4, 99]);

@@ -3,16 +3,18 @@
 use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
-use rustix::io::{Errno, ReadWriteFlags, Result, preadv, pwritev, pwritev2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{Errno, ReadWriteFlags, Result, preadv, preadv2, pwritev, pwritev2};
 
-use super::{NodeFd, Source, unsupported};
+use super::{NodeFd, Source, proc_path, unsupported};
 use crate::arena::AlignedBuffer;
 use crate::block::BLOCK_SIZE;
 
-/// `RWF_DONTCACHE` (Linux 6.14): written pages leave the page cache when they are on disk.
+/// `RWF_DONTCACHE` (Linux 6.14): pages that were not in the page cache before leave it, written ones when
+/// they are on the disk.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// A write of so many bytes starts on its way to the disk at once. Shorter ones are left to the
@@ -27,9 +29,21 @@ const BUFFERS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct DirectFile {
     file: NodeFd,
+    way: Way,
+    /// Opened when reads past the page cache turned out to be refused.
+    through: OnceLock<NodeFd>,
     atime: Atime,
     /// The source has noted an access through this descriptor.
     accessed: AtomicBool,
+}
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Past the page cache (O_DIRECT).
+    Past,
+    /// Through it: pages that were just written would have to be brought to the disk first.
+    Through,
 }
 
 /// What reading does to a file's time of access.
@@ -61,25 +75,33 @@ pub(crate) struct WrittenFile {
 }
 
 impl Source {
-    /// Opens a regular file for reads of whole blocks. Past the page cache where the source can:
-    /// a filesystem without O_DIRECT, or one that wants more than a block's alignment, is read
-    /// through it.
-    pub(crate) fn open_direct(&self, node: BorrowedFd<'_>, atime: Atime) -> Result<DirectFile> {
+    /// Opens a regular file for reads of whole blocks. Past the page cache, if the source can do
+    /// that, and if `way` does not say that the page cache is needed.
+    pub(crate) fn open_direct(
+        &self,
+        node: BorrowedFd<'_>,
+        atime: Atime,
+        way: Way,
+    ) -> Result<DirectFile> {
         let read = match atime {
             Atime::AsSource => OFlags::RDONLY,
             Atime::Kept => OFlags::RDONLY | OFlags::NOATIME,
         };
-        let file = match self.reopen(node, read | OFlags::DIRECT) {
-            Ok(file) if block_aligned(file.as_fd()) => file,
-            Ok(_) => self.reopen(node, read)?,
-            Err(error) if unsupported(error) => self.reopen(node, read)?,
+        let opened = match way {
+            Way::Past => self.reopen(node, read | OFlags::DIRECT),
+            Way::Through => self.reopen(node, read),
+        };
+        match opened {
+            Ok(file) => Ok(DirectFile::new(file.into(), atime, way)),
             // Only the owner may ask for it; the mount's option cannot.
             Err(Errno::PERM) if atime == Atime::Kept => {
-                return self.open_direct(node, Atime::AsSource);
+                self.open_direct(node, Atime::AsSource, way)
             }
-            Err(error) => return Err(error),
-        };
-        Ok(DirectFile { file: file.into(), atime, accessed: AtomicBool::new(false) })
+            Err(error) if unsupported(error) && way == Way::Past => {
+                self.open_direct(node, atime, Way::Through)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens a regular file for writing, and empties it if `flags` hold O_TRUNC. Each write says
@@ -101,7 +123,11 @@ impl Source {
 impl DirectFile {
     /// Wraps a descriptor that reads through the page cache.
     pub(crate) fn buffered(file: NodeFd) -> Self {
-        Self { file, atime: Atime::AsSource, accessed: AtomicBool::new(false) }
+        Self::new(file, Atime::AsSource, Way::Through)
+    }
+
+    fn new(file: NodeFd, atime: Atime, way: Way) -> Self {
+        Self { file, way, through: OnceLock::new(), atime, accessed: AtomicBool::new(false) }
     }
 
     /// Has the source note that the file, `size` bytes long, was read, should it not have seen a
@@ -135,7 +161,7 @@ impl DirectFile {
         let mut done = 0;
         while done < wanted {
             let mut rest = remaining(buffers, done);
-            let got = match preadv(&self.file, &mut rest, offset + done as u64) {
+            let got = match self.read_once(&mut rest, offset + done as u64) {
                 Ok(0) => break,
                 Ok(got) => got,
                 Err(Errno::INTR) => continue,
@@ -156,6 +182,36 @@ impl DirectFile {
     pub(crate) fn node(&self) -> NodeFd {
         self.file.clone()
     }
+
+    fn read_once(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+        match (self.way, self.through.get()) {
+            (Way::Past, None) => match preadv(&self.file, buffers, offset) {
+                // Some files cannot be read so, and some disks want more than a block's alignment.
+                Err(error) if unsupported(error) => {
+                    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                    let through = openat(CWD, proc_path(self.file.as_fd()), flags, Mode::empty())?;
+                    let through = self.through.get_or_init(|| through.into());
+                    read_through(through, buffers, offset)
+                }
+                result => result,
+            },
+            (Way::Past, Some(through)) => read_through(through, buffers, offset),
+            (Way::Through, _) => read_through(&self.file, buffers, offset),
+        }
+    }
+}
+
+/// Reads through the page cache, and leaves nothing there that was not there before (Linux 6.14).
+fn read_through(file: &NodeFd, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+    /// Whether a source has refused it; then the others are not asked either.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if !REFUSED.load(Ordering::Relaxed) {
+        match preadv2(file, buffers, offset, DONTCACHE) {
+            Err(error) if unsupported(error) => REFUSED.store(true, Ordering::Relaxed),
+            result => return result,
+        }
+    }
+    preadv(file, buffers, offset)
 }
 
 impl WrittenFile {
@@ -245,19 +301,6 @@ impl Durability {
     }
 }
 
-/// Whether direct reads of whole blocks into whole pages are aligned well enough. A kernel before
-/// 6.1 does not say; then 4 KiB suit every disk with sectors of up to 4 KiB.
-fn block_aligned(file: BorrowedFd<'_>) -> bool {
-    let Ok(facts) = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) else {
-        return true;
-    };
-    if facts.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
-        return true;
-    }
-    let fits = |align: u32| align != 0 && BLOCK_SIZE.is_multiple_of(align as usize);
-    fits(facts.stx_dio_mem_align) && fits(facts.stx_dio_offset_align)
-}
-
 /// The part of `buffers` after the first `done` bytes, at most what one call takes.
 fn remaining<'a>(buffers: &'a mut [IoSliceMut<'_>], mut done: usize) -> Vec<IoSliceMut<'a>> {
     let mut rest = Vec::with_capacity(buffers.len().min(BUFFERS_MAX));
@@ -286,7 +329,7 @@ mod tests {
         let source = Source::open(dir.path()).unwrap();
         let root = source.root().unwrap();
         let (node, _) = source.look_up(root.as_fd(), c"f").unwrap();
-        let file = source.open_direct(node.as_fd(), Atime::AsSource).unwrap();
+        let file = source.open_direct(node.as_fd(), Atime::AsSource, Way::Past).unwrap();
         let mut buffer = AlignedBuffer::new(3).unwrap();
         buffer.bytes_mut().fill(9);
         let got = file.read_blocks(&mut [IoSliceMut::new(buffer.bytes_mut())], 0).unwrap();
