@@ -6,6 +6,8 @@ mod operations;
 mod report;
 mod sides;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -110,9 +112,30 @@ fn inputs(pool: &Pool, options: &Trees, files: u32) -> Result<Inputs> {
             .with_context(|| format!("cannot clone {}", repository.display()))?,
         None => input::repository(pool.scratch())?,
     };
-    let pjdfstest = options.pjdfstest.clone().or_else(|| in_path("pjdfstest"));
+    let pjdfstest = match options.pjdfstest.clone().or_else(|| in_path("pjdfstest")) {
+        None => None,
+        Some(program) => {
+            // Its cases are done by other users, too.
+            std::fs::set_permissions(pool.scratch().join(""), Permissions::from_mode(0o755))?;
+            let configuration = pool.scratch().join("pjdfstest.toml");
+            std::fs::write(&configuration, PJDFSTEST)?;
+            Some((program, configuration))
+        }
+    };
     Ok(Inputs { archive, repository, pjdfstest })
 }
+
+/// Cases that every filesystem for Linux is asked; the two users are in every Debian.
+const PJDFSTEST: &str = r#"
+[features]
+posix_fallocate = {}
+utime_now = {}
+utimensat = {}
+[settings]
+naptime = 0.02
+[dummy_auth]
+entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
+"#;
 
 /// As many files as all sides can do.
 fn files(wanted: u32, passthrough: bool, progress: &Progress) -> u32 {

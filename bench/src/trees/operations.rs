@@ -13,7 +13,8 @@ use super::input::TOP;
 pub(super) struct Inputs {
     pub(super) archive: PathBuf,
     pub(super) repository: PathBuf,
-    pub(super) pjdfstest: Option<PathBuf>,
+    /// The program and its configuration.
+    pub(super) pjdfstest: Option<(PathBuf, PathBuf)>,
 }
 
 /// One of them.
@@ -72,14 +73,23 @@ impl Operation {
     /// Does it in `dir` and says how long it took.
     pub(super) fn time(self, inputs: &Inputs, dir: &Path) -> Result<Duration> {
         let mut command = self.command(inputs, dir);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(match self {
+            Self::Pjdfstest => Stdio::piped(),
+            _ => Stdio::null(),
+        });
         let start = Instant::now();
         let done = command
             .output()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
         let elapsed = start.elapsed();
-        // What fails on a filesystem is told by pjdfstest itself; here its time counts.
-        if !done.status.success() && self != Self::Pjdfstest {
+        if self == Self::Pjdfstest {
+            // Which cases fail, 'conform' tells; here its time counts, if it got through.
+            let words = String::from_utf8_lossy(&done.stdout);
+            if !words.contains("Summary:") {
+                bail!("pjdfstest in {} did not get through", dir.display());
+            }
+        } else if !done.status.success() {
             let words = String::from_utf8_lossy(&done.stderr);
             let last = words.lines().next_back().unwrap_or("it said nothing");
             bail!("{} in {} failed: {last}", self.name(), dir.display());
@@ -97,7 +107,8 @@ impl Operation {
             (Self::ReadCold, _) => Path::new("sh"),
             (Self::Clone | Self::Status, _) => Path::new("git"),
             (Self::Remove, _) => Path::new("rm"),
-            (Self::Pjdfstest, program) => program.as_deref().unwrap_or(Path::new("pjdfstest")),
+            (Self::Pjdfstest, Some((program, _))) => program,
+            (Self::Pjdfstest, None) => Path::new("pjdfstest"),
         };
         let mut command = Command::new(program);
         match self {
@@ -107,7 +118,12 @@ impl Operation {
             Self::ReadCold => command.args(["-c", "tar cf - -C \"$0\" . | cat"]).arg(tree),
             Self::Clone => command.args(["clone", "-q"]).arg(&inputs.repository).arg(clone),
             Self::Status => command.arg("-C").arg(clone).args(["status", "--short"]),
-            Self::Pjdfstest => command.arg("-p").arg(dir),
+            Self::Pjdfstest => {
+                if let Some((_, configuration)) = &inputs.pjdfstest {
+                    command.arg("-c").arg(configuration);
+                }
+                command.arg("-p").arg(dir)
+            }
             Self::Remove => command.arg("-rf").arg(tree).arg(clone),
         };
         command
