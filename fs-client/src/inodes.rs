@@ -57,11 +57,6 @@ impl Inode {
         self.node.fd()
     }
 
-    /// Whether a descriptor of it is open, so that nothing else can have its identity.
-    pub(crate) fn is_open(&self) -> bool {
-        self.node.is_open()
-    }
-
     /// Notes that it is open as `node`.
     pub(crate) fn is_open_as(&self, node: &NodeFd) {
         self.node.is_open_as(node);
@@ -217,12 +212,13 @@ impl Inodes {
     pub(crate) fn looked_up_again(
         &self,
         directory: &Inode,
+        directory_node: BorrowedFd<'_>,
         name: &CStr,
         stat: &Stat,
     ) -> Option<Arc<Inode>> {
         let Entry::Occupied(known) = self.by_identity.entry(stat.identity) else { return None };
         let inode = known.get();
-        if inode.file_type != stat.file_type() || !inode.is_open() {
+        if inode.file_type != stat.file_type() || !inode.node.is_named(directory_node, name) {
             return None;
         }
         inode.node.found_at(|| directory.place_of(name));

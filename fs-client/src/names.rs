@@ -41,8 +41,8 @@ impl Filesystem {
     /// Finds `name` in a directory. Counts as a look-up.
     pub(crate) fn look_up(&self, parent: NodeId, name: &CStr) -> Result<NodeEntry> {
         let parent = self.inode(parent)?;
-        let (node, stat) = self.source.look_up(parent.node()?.as_fd(), name)?;
-        Ok(self.told(&parent, name, node, &stat).1)
+        let directory = parent.node()?;
+        Ok(self.look_up_in(&parent, directory.as_fd(), name)?.1)
     }
 
     /// The kernel has forgotten so many look-ups.
@@ -72,13 +72,11 @@ impl Filesystem {
     /// Gives a file one more name. Counts as a look-up.
     pub(crate) fn link(&self, id: NodeId, parent: NodeId, name: &CStr) -> Result<NodeEntry> {
         let (inode, directory) = (self.inode(id)?, self.inode(parent)?);
-        let (_, stat) = self.keeping_contents(&inode, || {
-            self.source.link(inode.node()?.as_fd(), directory.node()?.as_fd(), name)
+        let node = directory.node()?;
+        self.keeping_contents(&inode, || {
+            self.source.link(inode.node()?.as_fd(), node.as_fd(), name)
         })?;
-        match self.inodes.looked_up_again(&directory, name, &stat) {
-            Some(known) => Ok(NodeEntry { id: known.id, generation: known.generation, stat }),
-            None => self.look_up(parent, name),
-        }
+        Ok(self.look_up_in(&directory, node.as_fd(), name)?.1)
     }
 
     /// Removes a name.
@@ -175,7 +173,8 @@ impl Filesystem {
                 any = true;
                 return each(listed, None);
             }
-            let (inode, entry) = match self.list_one(&directory.inode, node.as_fd(), &listed) {
+            let found = self.look_up_in(&directory.inode, node.as_fd(), listed.name);
+            let (inode, entry) = match found {
                 Ok(found) => found,
                 // Gone since it was listed.
                 Err(Errno::NOENT) => return true,
@@ -198,22 +197,20 @@ impl Filesystem {
         }
     }
 
-    /// What a listing tells of an entry. Most of those that the kernel knows need not be opened.
-    fn list_one(
+    /// Finds `name` in a directory that is open as `node`. What the kernel knows need not be opened.
+    fn look_up_in(
         &self,
         directory: &Inode,
         node: BorrowedFd<'_>,
-        listed: &ListedEntry<'_>,
+        name: &CStr,
     ) -> Result<(Arc<Inode>, NodeEntry)> {
-        if self.inodes.by_id(listed.id).is_some() {
-            let stat = self.source.stat(node, listed.name)?;
-            if let Some(inode) = self.inodes.looked_up_again(directory, listed.name, &stat) {
-                let entry = NodeEntry { id: inode.id, generation: inode.generation, stat };
-                return Ok((inode, entry));
-            }
+        let stat = self.source.stat(node, name)?;
+        if let Some(inode) = self.inodes.looked_up_again(directory, node, name, &stat) {
+            let entry = NodeEntry { id: inode.id, generation: inode.generation, stat };
+            return Ok((inode, entry));
         }
-        let (found, stat) = self.source.look_up(node, listed.name)?;
-        Ok(self.told(directory, listed.name, found, &stat))
+        let (found, stat) = self.source.look_up(node, name)?;
+        Ok(self.told(directory, name, found, &stat))
     }
 
     /// Notes that the kernel is told of an inode.

@@ -45,7 +45,7 @@ impl Table {
         let (node, stat) = self.source.look_up(root.as_fd(), name).unwrap();
         // Of one that is known, what it is may be all that was asked.
         let again = match any(2) {
-            0 => self.inodes.looked_up_again(&self.root(), name, &stat),
+            0 => self.inodes.looked_up_again(&self.root(), root.as_fd(), name, &stat),
             _ => None,
         };
         let inode = again.unwrap_or_else(|| self.inodes.looked_up(&self.root(), name, node, &stat));

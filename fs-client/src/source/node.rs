@@ -261,7 +261,7 @@ impl Node {
     }
 
     /// Whether a descriptor is open, so that its inode cannot have been given to another file.
-    pub(crate) fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         matches!(self.anchor, Anchor::Held(_)) || self.current.lock().get().is_some()
     }
 
@@ -297,6 +297,17 @@ impl Node {
             Anchor::Handle(handle) => handle,
         };
         self.is_open() || handle_of(fd).is_ok_and(|(other, _)| other == *handle)
+    }
+
+    /// The same for `name` in `directory`, which is not opened for it.
+    pub(crate) fn is_named(&self, directory: BorrowedFd<'_>, name: &CStr) -> bool {
+        match &self.anchor {
+            _ if self.is_open() => true,
+            Anchor::Held(_) | Anchor::Place(..) => false,
+            Anchor::Handle(handle) => {
+                handle_at(directory, name).is_ok_and(|(other, _)| other == *handle)
+            }
+        }
     }
 
     /// Keeps the file, whose last name is gone, for as long as the node is known: somebody may be
@@ -367,6 +378,11 @@ impl Root {
 
 /// The handle of what `fd` names, and the mount that it is on.
 fn handle_of(fd: BorrowedFd<'_>) -> Result<(Handle, MountNumber)> {
+    handle_at(fd, c"")
+}
+
+/// The handle of `name` in `directory`, or of the directory itself if the name is empty.
+fn handle_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<(Handle, MountNumber)> {
     let mut raw = RawHandle {
         handle_bytes: HANDLE_BYTES_MAX as libc::c_uint,
         handle_type: 0,
@@ -374,11 +390,11 @@ fn handle_of(fd: BorrowedFd<'_>) -> Result<(Handle, MountNumber)> {
     };
     let mut mount = 0;
     // SAFETY: `raw` has the layout of a file_handle with room for as many bytes as it says; the
-    // name is empty, which the flag allows; all outlive the call.
+    // name ends with a NUL, and may be empty, which the flag allows; all outlive the call.
     let done = unsafe {
         libc::name_to_handle_at(
-            fd.as_raw_fd(),
-            c"".as_ptr(),
+            directory.as_raw_fd(),
+            name.as_ptr(),
             (&raw mut raw).cast(),
             &raw mut mount,
             libc::AT_EMPTY_PATH,
