@@ -32,6 +32,8 @@ pub(crate) enum Deed {
     /// A new name. The kernel has already taken away a set-group-id bit that the caller may not
     /// give, so the source must not look again.
     Make,
+    /// Pages of a mapping: nothing is taken away, since who stored them may be the owner.
+    Flush,
     /// A change of what a file holds: the source takes set-user-id bits away, as it does for
     /// everybody who has no right to keep them.
     Change,
@@ -48,10 +50,21 @@ impl Deed {
     /// What the thread may do besides what the caller may.
     fn rights(self) -> CapabilitySet {
         match self {
-            Self::Make => CapabilitySet::DAC_OVERRIDE | CapabilitySet::FSETID,
+            Self::Make | Self::Flush => CapabilitySet::DAC_OVERRIDE | CapabilitySet::FSETID,
             Self::Change => CapabilitySet::DAC_OVERRIDE,
         }
     }
+}
+
+/// Whether this process may act as others: a container may have taken that right away.
+pub(crate) fn may_act() -> bool {
+    const NOBODY: u32 = 65_534;
+    set_file_identity(NOBODY, NOBODY);
+    // SAFETY: as in `set_file_identity`; an id that nobody can have changes nothing, and both
+    // return the present one.
+    let now = unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
+    set_file_identity(0, 0);
+    [now.0, now.1].iter().all(|&id| id.cast_unsigned() == NOBODY)
 }
 
 /// Does `act` with the caller's user and group.

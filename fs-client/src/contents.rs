@@ -36,6 +36,9 @@ pub(crate) struct Change<'a> {
     node: NodeFd,
     /// The file's length before.
     pub(crate) size: u64,
+    /// Its owner.
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     renewed: bool,
     ended: bool,
 }
@@ -132,7 +135,8 @@ impl Contents {
             self.compare(&mut state, &stat);
         }
         state.changes += 1;
-        Ok(Change { contents: self, node, size: stat.size, renewed: false, ended: false })
+        let Stat { size, uid, gid, .. } = stat;
+        Ok(Change { contents: self, node, size, uid, gid, renewed: false, ended: false })
     }
 
     /// Gives the contents a new key: they changed in a way that is not worth following.

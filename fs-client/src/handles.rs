@@ -21,6 +21,8 @@ pub(crate) struct FileHandle {
     pub(crate) inode: Arc<Inode>,
     /// The descriptor by which it was opened, for whatever does not care how.
     pub(crate) node: NodeFd,
+    /// By which the inode is found as long as it is open, should its name be gone.
+    _anchor: NodeFd,
     /// Present if it was opened for reading: what that does to the time of access.
     pub(crate) reads: Option<Atime>,
     /// Opened by the first read that needs it, if not before.
@@ -50,9 +52,8 @@ impl FileHandle {
         direct: OnceLock<DirectFile>,
         written: Option<WrittenFile>,
     ) -> Self {
-        // Which the node may use as long as it is there, and needs no other.
-        inode.is_open_as(&node);
-        Self { inode, node, reads, direct, written, sequence: Sequence::default() }
+        let anchor = inode.open_as(&node);
+        Self { inode, node, _anchor: anchor, reads, direct, written, sequence: Sequence::default() }
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Inode {
     pub(crate) contents: Contents,
     pub(crate) short_writes: ShortWrites,
     pub(crate) file_type: FileType,
+    /// Its filesystem tells how many names a file has.
+    pub(crate) counts_links: bool,
 }
 
 impl Inode {
@@ -57,9 +59,9 @@ impl Inode {
         self.node.fd()
     }
 
-    /// Notes that it is open as `node`.
-    pub(crate) fn is_open_as(&self, node: &NodeFd) {
-        self.node.is_open_as(node);
+    /// Notes that it is open as `node`, and returns what keeps it so.
+    pub(crate) fn open_as(&self, node: &NodeFd) -> NodeFd {
+        self.node.open_as(node)
     }
 
     /// Whether it is kept although its last name is gone.
@@ -133,6 +135,7 @@ impl Inodes {
             contents: Contents::new(stat),
             short_writes: ShortWrites::default(),
             file_type: stat.file_type(),
+            counts_links: stat.links > 0,
         });
         inodes.by_id.insert(NodeId::ROOT, root.clone());
         inodes.by_identity.insert(stat.identity, root);
@@ -179,6 +182,7 @@ impl Inodes {
                     contents: Contents::new(stat),
                     short_writes: ShortWrites::default(),
                     file_type: stat.file_type(),
+                    counts_links: stat.links > 0,
                 });
                 self.by_id.insert(inode.id, inode.clone());
                 known.insert(inode.clone());
@@ -199,6 +203,7 @@ impl Inodes {
                     contents,
                     short_writes: ShortWrites::default(),
                     file_type: stat.file_type(),
+                    counts_links: stat.links > 0,
                 });
                 self.by_id.insert(inode.id, inode.clone());
                 vacant.insert(inode.clone());

@@ -167,7 +167,7 @@ impl Filesystem {
         let directory = self.handles.directory(handle).ok_or(Errno::BADF)?;
         let node = directory.inode.node()?;
         let (mut any, mut failed) = (false, None);
-        self.list(handle, place, |listed| {
+        let listed = self.list(handle, place, |listed| {
             // The kernel knows these two already, and does not count them.
             if listed.name == c"." || listed.name == c".." {
                 any = true;
@@ -189,9 +189,9 @@ impl Filesystem {
             }
             any = true;
             taken
-        })?;
-        match failed {
-            // What came before it is shown first; the next call meets it again.
+        });
+        // What came before an error is shown first; the next call meets it again.
+        match listed.err().or(failed) {
             Some(error) if !any => Err(error),
             _ => Ok(()),
         }

@@ -28,8 +28,14 @@ impl Filesystem {
         let parent = self.inode(parent)?;
         let directory = parent.node()?;
         let file = self.as_caller(maker.caller, Deed::Make, || {
-            with_umask(maker.umask, || self.source.create(directory.as_fd(), name, flags, mode))
-        })?;
+            with_umask(maker.umask, || self.source.create(directory.as_fd(), name, mode))
+        });
+        let file = match file {
+            // Made by somebody else since the kernel looked. On this error it looks again, finds
+            // the file, and checks whether the caller may open it.
+            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),
+            made => made?,
+        };
         let (node, stat) = self.source.name_of(file.as_fd())?;
         let (inode, entry) = self.told(&parent, name, node, &stat);
         let opened = self.open_created(&inode, flags, file);
@@ -44,14 +50,14 @@ impl Filesystem {
     pub(crate) fn open(&self, id: NodeId, flags: OFlags, caller: Caller) -> Result<HandleId> {
         let inode = self.inode(id)?;
         let node = inode.node()?;
-        if flags.contains(OFlags::TRUNC) {
-            self.change_whole(&inode, caller, || self.source.open_written(node.as_fd(), flags))?;
-        }
         let stat = inode.contents.revalidate(node.as_fd())?;
-        if stat.links == 0 && !inode.is_pinned() {
+        if stat.links == 0 && inode.counts_links && !inode.is_pinned() {
             // Removed or replaced by somebody else. On this error the kernel looks its name up
             // again, however long it may keep names, and opens what has the name now.
             return Err(Errno::STALE);
+        }
+        if flags.contains(OFlags::TRUNC) {
+            self.change_whole(&inode, caller, || self.source.open_written(node.as_fd(), flags))?;
         }
         let reads = self.reads(flags);
         if writes(flags) {
@@ -82,14 +88,9 @@ impl Filesystem {
         Ok(handle.direct.get_or_init(|| direct))
     }
 
-    /// A handle for a file that was just created, or found to exist and emptied if `flags` said so.
+    /// A handle for a file that was just created.
     fn open_created(&self, inode: &Arc<Inode>, flags: OFlags, file: OwnedFd) -> Result<HandleId> {
         let file = NodeFd::from(file);
-        let mut change = inode.contents.begin_change(file.clone())?;
-        if flags.contains(OFlags::TRUNC) {
-            change.renew();
-        }
-        change.end()?;
         let reads = self.reads(flags);
         let handle = if writes(flags) {
             FileHandle::written(inode.clone(), reads, WrittenFile::new(file))

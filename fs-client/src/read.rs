@@ -179,7 +179,7 @@ impl Filesystem {
     ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
         let contents = &handle.inode.contents;
         let mut layer = Layer::Local;
-        // Blocks that were read from the source: as it is now, and not as it was.
+        // Blocks that were read from the source: as it is now, and perhaps not as it was.
         let mut fresh = 0;
         let mut blocks: Vec<Option<Block>> = found.into_iter().map(Some).collect();
         blocks.resize_with(span.count, || None);
@@ -202,7 +202,8 @@ impl Filesystem {
                 }
             }
             if missing.is_empty() {
-                if 0 < fresh && fresh < span.count {
+                // New blocks must not lie beside old ones in an answer, nor in the cache.
+                if fresh > 0 {
                     contents.revalidate(handle.node.as_fd()).map_err(Unbrought::Failed)?;
                     if contents.key() != file {
                         continue;

@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::behind::Behind;
 use crate::block::BLOCK_SIZE;
+use crate::caller::may_act;
 use crate::epochs::Epochs;
 use crate::failure::Failure;
 use crate::filesystem::{Filesystem, Settings};
@@ -131,6 +132,13 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let cannot = |what: &'static str| {
         move |error: std::io::Error| Failure::system(format!("{what}: {error}"))
     };
+    let act_as_caller = rustix::process::geteuid().is_root();
+    if act_as_caller && !may_act() {
+        return Err(Failure::system(
+            "root's mounts are for all users, and need the capabilities SETUID and SETGID: \
+             what a user makes must be the user's; grant them, or mount as an ordinary user",
+        ));
+    }
     let mut source = Source::open(&plan.source).map_err(|error| {
         Failure::usage(format!("source {}: {}", plan.source.display(), std::io::Error::from(error)))
     })?;
@@ -178,7 +186,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
             negative_timeout: plan.timeouts.negative,
             no_atime: plan.no_atime,
             readahead_blocks: READAHEAD_BLOCKS_MAX.min(cache.capacity_blocks() / 64),
-            act_as_caller: rustix::process::geteuid().is_root(),
+            act_as_caller,
         },
         cache,
     })

@@ -1,10 +1,10 @@
 //! What is done now and then while a mount is served: written pages leave the kernel's cache, and
 //! memory that nobody uses any more goes back to the system.
 
+use std::convert::Infallible;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use crate::filesystem::Filesystem;
@@ -12,10 +12,13 @@ use crate::filesystem::Filesystem;
 /// How often it is looked whether there is anything to do.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How long its end is waited for.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
 /// The thread that does it. Ends when this is dropped.
 pub(crate) struct Upkeep {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    stop: Option<Sender<Infallible>>,
+    end: Receiver<Infallible>,
 }
 
 impl Upkeep {
@@ -25,29 +28,33 @@ impl Upkeep {
     /// No more threads can be made.
     pub(crate) fn start(filesystem: Arc<Filesystem>) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
-        let thread = std::thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
+        let (ended, end) = channel();
+        std::thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
+            // Dropped at the end: the one who waits for that sees it.
+            let _ended = ended;
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                let_go_of_pages(&filesystem);
+                let_go_of_pages(&filesystem, &stopped);
                 if filesystem.inodes.shrink() {
                     give_back();
                 }
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), end })
     }
 }
 
 impl Drop for Upkeep {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        // Not for ever: a source that hangs must not keep the process.
+        let _ = self.end.recv_timeout(END_WITHIN);
     }
 }
 
-fn let_go_of_pages(filesystem: &Filesystem) {
-    while let Some(inode) = filesystem.behind.next(Instant::now()) {
+fn let_go_of_pages(filesystem: &Filesystem, stopped: &Receiver<Infallible>) {
+    while stopped.try_recv() == Err(TryRecvError::Empty)
+        && let Some(inode) = filesystem.behind.next(Instant::now())
+    {
         // A file that is gone has no pages.
         if let Ok(node) = inode.node() {
             filesystem.source.drop_pages(node.as_fd());

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::block::Span;
 use crate::caller::Deed;
 use crate::filesystem::{Caller, Filesystem, Result};
-use crate::handles::HandleId;
+use crate::handles::{FileHandle, HandleId};
 use crate::inodes::Inode;
 use crate::source::{Durability, LONG_WRITE_MIN, Stat};
 
@@ -28,6 +28,8 @@ pub(crate) struct HowToWrite {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
     At(u64),
+    /// Pages of a mapping, which the kernel brings in its own time.
+    Mapped(u64),
     /// Behind the last byte, wherever that is by then.
     End,
 }
@@ -60,21 +62,27 @@ impl Filesystem {
         if data.len() < LONG_WRITE_MIN {
             self.behind.note(&handle.inode, Instant::now());
         }
+        let whose = match how.place {
+            // The kernel writes a mapping back in its own name. What it may use of the disk is the
+            // owner's.
+            Place::Mapped(_) => (Caller { uid: change.uid, gid: change.gid, pid: 0 }, Deed::Flush),
+            _ => (caller, Deed::Change),
+        };
         match how.place {
-            Place::At(offset) => {
+            Place::At(offset) | Place::Mapped(offset) => {
                 let write = || Ok(Written::certain(file.write_at(data, offset, how.durability)?));
-                self.write_blocks(&handle.inode, (offset, change.size), data, caller, write)
+                self.write_blocks(&handle, (offset, change.size), data, whose, write)
             }
             // Where the source's own end is: the kernel's idea of it may be old when somebody
             // else appends too.
             Place::End => {
-                let offset = Stat::of(file.fd())?.size;
+                let offset = change.size;
                 let write = || {
                     let bytes = file.append(data, how.durability)?;
                     let in_place = Stat::of(file.fd())?.size == offset + bytes as u64;
                     Ok(Written { bytes, in_place })
                 };
-                self.write_blocks(&handle.inode, (offset, offset), data, caller, write)
+                self.write_blocks(&handle, (offset, offset), data, whose, write)
             }
         }
     }
@@ -83,18 +91,25 @@ impl Filesystem {
     /// so long before.
     fn write_blocks(
         &self,
-        inode: &Inode,
+        handle: &FileHandle,
         (offset, size): (u64, u64),
         data: &[u8],
-        caller: Caller,
+        (caller, deed): (Caller, Deed),
         write: impl FnOnce() -> Result<Written>,
     ) -> Result<usize> {
-        let contents = &inode.contents;
+        let contents = &handle.inode.contents;
         let span = Span::of(offset, data.len());
         let file = contents.key();
         let window = self.cache.begin_write(file, span);
         self.remote.forget(file, span);
-        let written = self.as_caller(caller, Deed::Change, write);
+        // Asked again now that no other write to these blocks can come and go unseen: what one
+        // left between the former end and the new one is not zeros.
+        let size = match Stat::of(handle.node.as_fd()) {
+            Ok(stat) if offset + data.len() as u64 > size => size.max(stat.size),
+            Ok(_) => size,
+            Err(_) => u64::MAX,
+        };
+        let written = self.as_caller(caller, deed, write);
         match &written {
             Ok(written) if !written.in_place => {
                 // Somebody else appended at the same time, and nobody knows whose bytes are where.

@@ -318,8 +318,11 @@ impl fuser::Filesystem for FuseFront {
         let flags = open_flags(flags.0);
         // Pages of a mapping that are written back have their place, whoever appends.
         let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let append = flags.contains(OFlags::APPEND) && !mapped;
-        let place = if append { Place::End } else { Place::At(offset) };
+        let place = match mapped {
+            true => Place::Mapped(offset),
+            false if flags.contains(OFlags::APPEND) => Place::End,
+            false => Place::At(offset),
+        };
         let how = HowToWrite { place, durability: Durability::from_flags(flags) };
         let answer = move |result: Result<usize>, reply: ReplyWrite| match result {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),

@@ -107,7 +107,15 @@ impl Source {
     /// Opens a regular file for writing, and empties it if `flags` hold O_TRUNC. Each write says
     /// for itself whether it appends and how durable it is to be.
     pub(crate) fn open_written(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<WrittenFile> {
-        let file = self.reopen(node, OFlags::WRONLY | flags & OFlags::TRUNC)?;
+        let mode = if flags.contains(OFlags::RDWR) { OFlags::RDWR } else { OFlags::WRONLY };
+        let wanted = mode | flags & OFlags::TRUNC;
+        let file = match self.reopen(node, wanted) {
+            // A file that may only be appended to (chattr +a).
+            Err(Errno::PERM) if flags.contains(OFlags::APPEND) => {
+                self.reopen(node, wanted | OFlags::APPEND)?
+            }
+            opened => opened?,
+        };
         Ok(WrittenFile::new(file.into()))
     }
 

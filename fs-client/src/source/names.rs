@@ -68,16 +68,19 @@ impl Source {
         Ok((node, stat))
     }
 
-    /// Creates and opens a regular file for writing. `flags` may hold O_EXCL and O_TRUNC.
+    /// Creates a regular file and opens it for reading and writing.
+    ///
+    /// # Errors
+    /// `EXIST`: one that is there already is never opened, since nobody has looked whether the
+    /// caller may.
     pub(crate) fn create(
         &self,
         directory: BorrowedFd<'_>,
         name: &CStr,
-        flags: OFlags,
         mode: u32,
     ) -> Result<OwnedFd> {
-        let kept = flags & (OFlags::EXCL | OFlags::TRUNC);
-        let flags = kept | OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let new = OFlags::CREATE | OFlags::EXCL;
+        let flags = new | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(directory, name, flags, Mode::from_raw_mode(mode))
     }
 

@@ -270,14 +270,24 @@ impl Node {
         matches!(*self.current.lock(), Current::Pinned(_))
     }
 
-    /// Notes that it is open as `fd`: as long as that is so, no other descriptor is needed.
-    pub(crate) fn is_open_as(&self, fd: &NodeFd) {
-        if let Current::Shared(current) = &mut *self.current.lock() {
-            *current = Arc::downgrade(&fd.0);
-        }
+    /// Notes that it is open as `fd`. Returns the descriptor that is the node's as long as somebody
+    /// holds it: this one, unless another open file's is it already.
+    pub(crate) fn open_as(&self, fd: &NodeFd) -> NodeFd {
+        // One that is kept for later is not needed now. Closed here, without the locks.
         let kept = self.nodes.recent.lock().pop(&self.number);
-        // Closed here, without the lock.
-        drop(kept);
+        let mut current = self.current.lock();
+        match &mut *current {
+            Current::Pinned(fd) => fd.clone(),
+            Current::Shared(shared) => match shared.upgrade() {
+                Some(other) if kept.as_ref().is_none_or(|kept| !Arc::ptr_eq(&kept.0, &other)) => {
+                    NodeFd(other)
+                }
+                _ => {
+                    *shared = Arc::downgrade(&fd.0);
+                    fd.clone()
+                }
+            },
+        }
     }
 
     /// Notes that it was found at `place`.

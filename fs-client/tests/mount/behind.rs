@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -200,5 +202,69 @@ fn who_reads_a_growing_file_finds_every_byte_or_its_end_and_never_zeros() {
         }
         done.store(true, Ordering::Relaxed);
     });
+    mounted.unmount();
+}
+
+#[test]
+fn who_creates_what_is_there_already_is_asked_for_permission() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut mounted = Mounted::prepare();
+    let top = mounted.mountpoint.parent().unwrap();
+    for directory in [top, &mounted.source] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    mounted.mount(&["--negative-timeout", LONG, "--entry-timeout", LONG]);
+    let as_nobody = |script: &str| {
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", script]).current_dir(&mounted.mountpoint);
+        shell.uid(65_534).gid(65_534).output().unwrap()
+    };
+    // The kernel believes that there is nothing.
+    as_nobody("cat secret; cat open");
+    for (name, bits) in [("secret", 0o600), ("open", 0o666)] {
+        fs::write(mounted.source.join(name), "roots").unwrap();
+        let path = mounted.source.join(name);
+        fs::set_permissions(path, fs::Permissions::from_mode(bits)).unwrap();
+    }
+    assert!(!as_nobody("echo mine >> secret").status.success());
+    assert!(!as_nobody("echo mine > secret").status.success());
+    assert_eq!(fs::read_to_string(mounted.source.join("secret")).unwrap(), "roots");
+    assert!(as_nobody("echo mine >> open").status.success());
+    assert_eq!(fs::read_to_string(mounted.source.join("open")).unwrap(), "rootsmine\n");
+    mounted.unmount();
+}
+
+#[test]
+fn a_replaced_file_is_not_emptied_by_who_opens_its_name() {
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), "old").unwrap();
+    mounted.mount(&["--entry-timeout", LONG, "--attr-timeout", LONG]);
+    assert!(mounted.path("f").exists());
+    let old = File::open(mounted.source.join("f")).unwrap();
+    fs::write(mounted.source.join("g"), "new").unwrap();
+    fs::rename(mounted.source.join("g"), mounted.source.join("f")).unwrap();
+    let truncate = File::options().write(true).truncate(true).open(mounted.path("f")).unwrap();
+    assert_eq!(std::io::read_to_string(old).unwrap(), "old");
+    assert_eq!(fs::read_to_string(mounted.source.join("f")).unwrap(), "");
+    drop(truncate);
+    mounted.unmount();
+}
+
+#[test]
+fn blocks_read_after_a_change_do_not_join_those_from_before_it() {
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), vec![1; 1 << 20]).unwrap();
+    mounted.mount(&["--attr-timeout", LONG]);
+    let open = File::open(mounted.path("f")).unwrap();
+    assert_eq!(byte_at(&open, 100 * 4096), 1);
+    let replace = File::options().write(true).open(mounted.source.join("f")).unwrap();
+    replace.write_all_at(&vec![2; 1 << 20], 0).unwrap();
+    assert_eq!(byte_at(&open, 101 * 4096), 2);
+    let mut both = [0; 8192];
+    open.read_exact_at(&mut both, 100 * 4096).unwrap();
+    assert!(both.iter().all(|&byte| byte == both[0]), "old and new in one answer");
+    drop(open);
     mounted.unmount();
 }

@@ -9,7 +9,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -214,7 +214,7 @@ fn a_change_by_others_takes_set_id_bits_and_capabilities_away() {
         std::os::unix::fs::chown(&path, Some(NOBODY), None).unwrap();
         seen.note(mode(&path));
         // A capability in the kernel's form (linux/capability.h, revision 2): CAP_NET_RAW.
-        let capability = [0u32 | 0x0200_0001, 1 << 13, 0, 0, 0].map(u32::to_le_bytes).concat();
+        let capability = [0x0200_0001u32, 1 << 13, 0, 0, 0].map(u32::to_le_bytes).concat();
         let name = "security.capability";
         seen.note(rustix::fs::setxattr(&path, name, &capability, XattrFlags::empty()));
         seen.note(rustix::fs::getxattr(&path, name, &mut [0u8; 40]));
@@ -385,7 +385,7 @@ fn names_are_bytes_and_renames_have_their_flags() {
         seen.note(dir.join("empty/e").exists());
         let target = "t".repeat(4000);
         std::os::unix::fs::symlink(&target, dir.join("link")).unwrap();
-        seen.note(fs::read_link(dir.join("link")).unwrap() == PathBuf::from(target));
+        seen.note(fs::read_link(dir.join("link")).unwrap() == Path::new(&target));
     });
 }
 
@@ -611,4 +611,25 @@ fn a_seek_to_the_end_finds_what_others_appended() {
         reader.rewind().unwrap();
         seen.note(std::io::read_to_string(reader).unwrap());
     });
+}
+
+#[test]
+fn a_file_that_may_only_be_appended_to_can_be() {
+    let mut mounted = Mounted::prepare();
+    let path = mounted.source.join("f");
+    fs::write(&path, "1").unwrap();
+    let mark = |how: &str| Command::new("chattr").arg(how).arg(&path).output().unwrap();
+    if !mark("+a").status.success() {
+        // Not root, or a filesystem without such marks.
+        return;
+    }
+    mounted.mount(&[]);
+    let appended = OpenOptions::new().append(true).open(mounted.path("f"));
+    let appended = appended.and_then(|mut file| file.write_all(b"2"));
+    let written = OpenOptions::new().write(true).open(mounted.path("f")).map(drop);
+    mark("-a");
+    appended.unwrap();
+    assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::EPERM));
+    assert_eq!(fs::read_to_string(mounted.path("f")).unwrap(), "12");
+    mounted.unmount();
 }
