@@ -48,7 +48,7 @@ use tracing_subscriber::EnvFilter;
 use args::{Cli, Command, KeysCommand, MountArgs};
 use background::Ready;
 use failure::Failure;
-use mounts::Unmount;
+use mounts::UnmountFlags;
 use plan::Plan;
 
 fn main() -> ExitCode {
@@ -74,15 +74,10 @@ fn act(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Mount(args) => return mount(args),
         Command::Umount { mountpoint, lazy, force } => {
-            umount(
-                &mountpoint,
-                match (lazy, force) {
-                    (false, false) => Unmount::Idle,
-                    (true, false) => Unmount::Lazily,
-                    (false, true) => Unmount::Forced,
-                    (true, true) => Unmount::ForcedLazily,
-                },
-            )?;
+            let mut flags = UnmountFlags::empty();
+            flags.set(UnmountFlags::DETACH, lazy);
+            flags.set(UnmountFlags::FORCE, force);
+            umount(&mountpoint, flags)?;
         }
         Command::Status { mountpoint, format } => status::show(mountpoint.as_deref(), format)?,
         Command::Keys(KeysCommand::Init { dir }) => keys::init(&dir)?,
@@ -108,8 +103,8 @@ fn mount(args: MountArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn umount(mountpoint: &Path, how: Unmount) -> Result<(), Failure> {
-    mounts::unmount_at(mountpoint, how).map_err(|error| {
+fn umount(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Failure> {
+    mounts::unmount_at(mountpoint, flags).map_err(|error| {
         let why = match error {
             rustix::io::Errno::INVAL => "nothing is mounted there".to_owned(),
             rustix::io::Errno::BUSY => {

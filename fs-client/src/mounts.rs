@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
+pub(crate) use rustix::mount::UnmountFlags;
+use rustix::mount::unmount;
 
 /// Whether a filesystem is mounted at exactly this directory.
 pub(crate) fn is_mount_root(path: &Path) -> bool {
@@ -39,39 +40,14 @@ pub(crate) fn fusermount() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// How to unmount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unmount {
-    /// Unless files are open on it.
-    Idle,
-    /// Out of the tree at once, ended when the last file is closed.
-    Lazily,
-    /// Failing the requests that are under way.
-    Forced,
-    /// Both: also while files are open, and although nobody answers.
-    ForcedLazily,
-}
-
-/// Unmounts.
+/// Unmounts. `flags` as in umount2(2): DETACH takes the mount out of the tree even while files are
+/// open on it, FORCE fails the requests that are under way.
 ///
 /// # Errors
 /// `BUSY`, `INVAL` (nothing is mounted there), `PERM`.
-pub(crate) fn unmount_at(mountpoint: &Path, how: Unmount) -> Result<(), Errno> {
-    let flags = match how {
-        Unmount::Idle => UnmountFlags::empty(),
-        Unmount::Lazily => UnmountFlags::DETACH,
-        Unmount::Forced => UnmountFlags::FORCE,
-        // The kernel takes the flags one by one only: it fails the requests, then may find the
-        // mount busy.
-        Unmount::ForcedLazily => {
-            return match unmount_at(mountpoint, Unmount::Forced) {
-                Err(Errno::BUSY) => unmount_at(mountpoint, Unmount::Lazily),
-                result => result,
-            };
-        }
-    };
+pub(crate) fn unmount_at(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     match unmount(mountpoint, flags | UnmountFlags::NOFOLLOW) {
-        Err(Errno::PERM) => unmount_as_user(mountpoint, how),
+        Err(Errno::PERM) => unmount_as_user(mountpoint, flags),
         result => result,
     }
 }
@@ -86,10 +62,12 @@ pub(crate) fn canonical_mountpoint(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-fn unmount_as_user(mountpoint: &Path, how: Unmount) -> Result<(), Errno> {
+/// By the helper, which knows no force.
+fn unmount_as_user(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     let helper = fusermount().ok_or(Errno::PERM)?;
     let mut command = Command::new(helper);
-    command.arg(if how == Unmount::Idle { "-uq" } else { "-uzq" }).arg("--").arg(mountpoint);
+    let lazily = flags.contains(UnmountFlags::DETACH);
+    command.arg(if lazily { "-uzq" } else { "-uq" }).arg("--").arg(mountpoint);
     let result = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     match result {
         Ok(status) if status.success() => Ok(()),

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::args::{CacheMode, MountArgs};
 use crate::failure::Failure;
-use crate::mounts::{self, Unmount};
+use crate::mounts::{self, UnmountFlags};
 use crate::remote::{SERVERS_MAX, ServerAddress};
 
 const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
@@ -206,7 +206,7 @@ fn clear_dead_mount(path: &Path) -> Result<(), Failure> {
             "mountpoint {shown} holds a mount whose daemon is dead; run: umount {shown}"
         )));
     }
-    mounts::unmount_at(&dead, Unmount::Lazily).map_err(|error| {
+    mounts::unmount_at(&dead, UnmountFlags::DETACH).map_err(|error| {
         Failure::mount(format!(
             "mountpoint {shown} holds a mount whose daemon is dead, and it cannot be taken away: {}",
             plain(&error.into())

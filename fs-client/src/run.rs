@@ -24,7 +24,7 @@ use crate::handles::Handles;
 use crate::inodes::Inodes;
 use crate::local::{Evicted, Flights, LocalCache};
 use crate::metrics::Metrics;
-use crate::mounts::{Unmount, unmount_at};
+use crate::mounts::{UnmountFlags, unmount_at};
 use crate::plan::Plan;
 use crate::remote::{Offer, Tier};
 use crate::source::{Source, Stat};
@@ -229,7 +229,7 @@ fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
         // The senders live as long as their threads, which end with a message.
         Ok(End::Signal) | Err(_) => {}
     }
-    match unmount_at(mountpoint, Unmount::Idle) {
+    match unmount_at(mountpoint, UnmountFlags::empty()) {
         // Somebody else was faster.
         Ok(()) | Err(Errno::INVAL) => {}
         Err(_) => {
@@ -237,7 +237,7 @@ fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
                 "files are open on {}: they get errors from now on",
                 mountpoint.display()
             );
-            if let Err(error) = unmount_at(mountpoint, Unmount::Lazily) {
+            if let Err(error) = unmount_at(mountpoint, UnmountFlags::DETACH) {
                 return Err(Failure::mount(format!(
                     "cannot unmount {}: {}",
                     mountpoint.display(),

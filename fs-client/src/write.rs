@@ -104,10 +104,11 @@ impl Filesystem {
         self.remote.forget(file, span);
         // Asked again now that no other write to these blocks can come and go unseen: what one
         // left between the former end and the new one is not zeros.
-        let size = match Stat::of(handle.node.as_fd()) {
-            Ok(stat) if offset + data.len() as u64 > size => size.max(stat.size),
-            Ok(_) => size,
-            Err(_) => u64::MAX,
+        let extends = offset + data.len() as u64 > size;
+        let size = match extends.then(|| Stat::of(handle.node.as_fd())) {
+            Some(Ok(stat)) => size.max(stat.size),
+            Some(Err(_)) => u64::MAX,
+            None => size,
         };
         let written = self.as_caller(caller, deed, write);
         match &written {
@@ -189,7 +190,12 @@ impl Filesystem {
             return Err(Errno::BADF);
         }
         // Not through the descriptor for direct reads, which takes whole blocks only.
-        let read = self.source.reopen(source.node.as_fd(), OFlags::RDONLY)?;
+        let read = match self.source.reopen(source.node.as_fd(), OFlags::RDONLY) {
+            Ok(read) => read.into(),
+            // Its mode was changed since it was opened, for reading and writing.
+            Err(Errno::ACCESS) if source.written.is_some() => source.node.clone(),
+            Err(error) => return Err(error),
+        };
         let file = target.written.as_ref().ok_or(Errno::BADF)?;
         let (mut read_at, mut write_at) = (from.1, to.1);
         let (copied, _) = self.change_whole(&target.inode, caller, || {

@@ -318,10 +318,12 @@ impl fuser::Filesystem for FuseFront {
         let flags = open_flags(flags.0);
         // Pages of a mapping that are written back have their place, whoever appends.
         let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let place = match mapped {
-            true => Place::Mapped(offset),
-            false if flags.contains(OFlags::APPEND) => Place::End,
-            false => Place::At(offset),
+        let place = if mapped {
+            Place::Mapped(offset)
+        } else if flags.contains(OFlags::APPEND) {
+            Place::End
+        } else {
+            Place::At(offset)
         };
         let how = HowToWrite { place, durability: Durability::from_flags(flags) };
         let answer = move |result: Result<usize>, reply: ReplyWrite| match result {
