@@ -13,6 +13,7 @@ mod ends;
 mod liar;
 mod lies;
 mod mapped;
+mod own;
 mod parallel;
 mod pool;
 mod posix;

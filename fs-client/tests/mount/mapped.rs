@@ -8,7 +8,7 @@ use std::thread;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
-use crate::support::Mounted;
+use crate::support::{Mounted, wait_until};
 
 const LEN: usize = 64 * 1024;
 
@@ -101,5 +101,22 @@ fn a_private_mapping_changes_nothing_and_programs_run() {
     assert_eq!(busy.unwrap_err().kind(), std::io::ErrorKind::ExecutableFileBusy);
     drop(running.stdin.take());
     running.wait().unwrap();
+    mounted.unmount();
+}
+
+#[test]
+fn after_a_change_behind_the_mount_the_next_open_shows_new_pages() {
+    let (mut mounted, file) = prepared();
+    let Some(map) = shared(&file) else { return };
+    assert_eq!(map[5000], 0);
+    fs::write(mounted.source.join("f"), vec![7; LEN]).unwrap();
+    wait_until("the attributes are asked for again", || {
+        let again = File::open(mounted.path("f")).unwrap();
+        again.metadata().unwrap();
+        // SAFETY: nobody truncates the file while it is mapped.
+        let new = unsafe { Mmap::map(&again) }.unwrap();
+        new[5000] == 7 && map[5000] == 7
+    });
+    drop((map, file));
     mounted.unmount();
 }

@@ -4,50 +4,12 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::fs::XattrFlags;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
-use crate::support::{Mounted, noise, run};
-
-/// A filesystem of its own at a directory, until dropped.
-struct Own {
-    at: PathBuf,
-    /// The loop device below it.
-    device: Option<String>,
-}
-
-impl Own {
-    /// One that lives in memory.
-    fn in_memory(at: &Path, kind: &str) -> Self {
-        mount("none", at, kind, MountFlags::empty(), None).unwrap();
-        Self { at: at.to_owned(), device: None }
-    }
-
-    /// One on a loop device with sectors of `sector` bytes, made by `mkfs`.
-    fn on_disk(at: &Path, kind: &str, mkfs: &[&str], sector: &str) -> Self {
-        let image = at.with_extension("image");
-        File::create(&image).unwrap().set_len(320 << 20).unwrap();
-        let output = run(Command::new("losetup")
-            .args(["--find", "--show", "--sector-size", sector])
-            .arg(&image));
-        let device = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-        let own = Self { at: at.to_owned(), device: Some(device.clone()) };
-        run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&device));
-        mount(&device, at, kind, MountFlags::empty(), None).unwrap();
-        own
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let _ = unmount(&self.at, UnmountFlags::DETACH);
-        if let Some(device) = &self.device {
-            let _ = Command::new("losetup").args(["--detach", device]).status();
-        }
-    }
-}
+use crate::own::Own;
+use crate::support::{Mounted, noise};
 
 fn root() -> bool {
     rustix::process::geteuid().is_root()
@@ -139,7 +101,7 @@ fn an_overlay() {
     let options = format!("lowerdir={below}/lower,upperdir={below}/upper,workdir={below}/work");
     let options = std::ffi::CString::new(options).unwrap();
     mount("none", &mounted.source, "overlay", MountFlags::empty(), options.as_c_str()).unwrap();
-    let _own = Own { at: mounted.source.clone(), device: None };
+    let _own = Own::mounted(&mounted.source);
     use_it(&mut mounted);
 }
 
@@ -177,7 +139,7 @@ fn other_mounts_inside_the_source() {
     }
     fs::write(elsewhere.join("f"), "bound").unwrap();
     mount_bind(&elsewhere, &bound).unwrap();
-    let _bound = Own { at: bound.clone(), device: None };
+    let _bound = Own::mounted(&bound);
     let _memory = Own::in_memory(&memory, "tmpfs");
     // Two filesystems give the same numbers to different files.
     for n in 0..50 {
@@ -199,5 +161,15 @@ fn other_mounts_inside_the_source() {
     assert_eq!(across.raw_os_error(), Some(libc::EXDEV));
     fs::write(mounted.path("memory/new"), "new").unwrap();
     assert_eq!(fs::read_to_string(memory.join("new")).unwrap(), "new");
+    mounted.unmount();
+}
+
+#[test]
+fn files_that_tell_no_length_read_as_empty() {
+    let mut mounted = Mounted::prepare();
+    mounted.source = PathBuf::from("/proc/sys/kernel");
+    assert!(!fs::read(mounted.source.join("ostype")).unwrap().is_empty());
+    mounted.mount(&["-o", "ro"]);
+    assert_eq!(fs::read(mounted.path("ostype")).unwrap(), b"");
     mounted.unmount();
 }
