@@ -64,6 +64,12 @@ pub(crate) struct NodeEntry {
     pub(crate) stat: Stat,
 }
 
+impl NodeEntry {
+    pub(crate) fn new(inode: &Inode, stat: &Stat) -> Self {
+        Self { id: inode.id, generation: inode.generation, stat: *stat }
+    }
+}
+
 impl Filesystem {
     /// The inode that the kernel means.
     pub(crate) fn inode(&self, id: NodeId) -> Result<Arc<Inode>> {

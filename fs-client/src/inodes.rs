@@ -8,7 +8,7 @@
 
 use std::ffi::CStr;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -18,8 +18,8 @@ use rustix::io::Result;
 use crate::behind::ShortWrites;
 use crate::block::FileKey;
 use crate::contents::Contents;
-use crate::source::{Identity, Node, NodeFd, Nodes, Place, Stamp, Stat};
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::source::{Found, Identity, Node, NodeFd, Nodes, Place, Stamp, Stat};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{DashMap, Entry, Mutex};
 
 /// An inode's number on the mount: the source's own, where that is unambiguous.
@@ -37,11 +37,12 @@ pub(crate) struct Inode {
     pub(crate) id: NodeId,
     /// Tells it from other files that had the same number while the kernel knew it.
     pub(crate) generation: u64,
-    identity: Identity,
     /// The way to it.
     node: Arc<Node>,
     /// How often the kernel has looked it up. Changed under the identity's entry only.
     lookups: AtomicU64,
+    /// Something may be cached of it: it was open.
+    opened: AtomicBool,
     /// What is cached of it. Of use for regular files only.
     pub(crate) contents: Contents,
     pub(crate) short_writes: ShortWrites,
@@ -61,6 +62,7 @@ impl Inode {
 
     /// Notes that it is open as `node`, and returns what keeps it so.
     pub(crate) fn open_as(&self, node: &NodeFd) -> NodeFd {
+        self.opened.store(true, Ordering::Relaxed);
         self.node.open_as(node)
     }
 
@@ -79,9 +81,15 @@ impl Inode {
         self.node.found_at(|| directory.place_of(name));
     }
 
-    /// Whether `node`, which has its identity, is the same file.
-    fn is(&self, node: BorrowedFd<'_>, stat: &Stat) -> bool {
-        self.file_type == stat.file_type() && self.node.is(node)
+    /// Counts a look-up, which found it at `place`. Under the identity's entry.
+    fn count(self: &Arc<Self>, place: impl FnOnce() -> Place) -> Arc<Self> {
+        self.node.found_at(place);
+        self.lookups.fetch_add(1, Ordering::Relaxed);
+        self.clone()
+    }
+
+    fn identity(&self) -> Identity {
+        self.node.identity()
     }
 
     fn place_of(&self, name: &CStr) -> Place {
@@ -116,7 +124,7 @@ const FORGOTTEN_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero")
 impl Inodes {
     /// Knows the root alone.
     pub(crate) fn new(nodes: Arc<Nodes>, root: OwnedFd, stat: &Stat) -> Self {
-        let node = Arc::new(nodes.root(root));
+        let node = Arc::new(nodes.root(root, stat.identity));
         let inodes = Self {
             nodes,
             by_identity: DashMap::new(),
@@ -129,9 +137,9 @@ impl Inodes {
         let root = Arc::new(Inode {
             id: NodeId::ROOT,
             generation: 0,
-            identity: stat.identity,
             node,
             lookups: AtomicU64::new(1),
+            opened: AtomicBool::new(false),
             contents: Contents::new(stat),
             short_writes: ShortWrites::default(),
             file_type: stat.file_type(),
@@ -152,33 +160,65 @@ impl Inodes {
         self.by_identity.get(&identity).map(|inode| inode.clone())
     }
 
-    /// Notes that the kernel was told of what `node` names, and returns its inode. It was found as
-    /// `name` in `directory`.
+    /// Notes that the kernel was told of what is open as `node`, and returns its inode. It was found
+    /// as `name` in `directory`.
     pub(crate) fn looked_up(
         &self,
         directory: &Inode,
         name: &CStr,
-        node: OwnedFd,
+        node: NodeFd,
         stat: &Stat,
     ) -> Arc<Inode> {
+        let entry = self.by_identity.entry(stat.identity);
+        self.count(entry, self.nodes.find_open(node), stat, || directory.place_of(name))
+    }
+
+    /// Notes that the kernel was told of what has `name` in `directory`, which is open as
+    /// `directory_node`, and returns its inode, if that takes no descriptor of it.
+    pub(crate) fn looked_up_by_name(
+        &self,
+        directory: &Inode,
+        directory_node: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+    ) -> Option<Arc<Inode>> {
+        let entry = self.by_identity.entry(stat.identity);
         let place = || directory.place_of(name);
-        match self.by_identity.entry(stat.identity) {
-            Entry::Occupied(known) if known.get().is(node.as_fd(), stat) => {
-                known.get().node.found_at(place);
-                known.get().lookups.fetch_add(1, Ordering::Relaxed);
-                known.get().clone()
+        if let Entry::Occupied(known) = &entry
+            && known.get().file_type == stat.file_type()
+            && known.get().node.is_open()
+        {
+            // It cannot be another file.
+            return Some(known.get().count(place));
+        }
+        let found = self.nodes.find(directory_node, name)?;
+        Some(self.count(entry, found, stat, place))
+    }
+
+    /// Counts a look-up of what was found at `place`: an inode that is known, or a new one.
+    fn count(
+        &self,
+        entry: Entry<'_, Identity, Arc<Inode>>,
+        found: Found,
+        stat: &Stat,
+        place: impl FnOnce() -> Place,
+    ) -> Arc<Inode> {
+        match entry {
+            Entry::Occupied(known)
+                if known.get().file_type == stat.file_type() && known.get().node.is(&found) =>
+            {
+                known.get().count(place)
             }
             // Another file has got the inode of one that is gone, which the kernel has yet to
             // forget. It counts by number: what it will forget of the old one is the new one's.
             Entry::Occupied(mut known) => {
                 let old = known.get();
-                let lookups = old.lookups.load(Ordering::Relaxed) + 1;
                 let inode = Arc::new(Inode {
                     id: old.id,
                     generation: old.generation + 1,
-                    identity: stat.identity,
-                    node: Arc::new(self.nodes.node(node, stat.identity, place)),
-                    lookups: AtomicU64::new(lookups),
+                    node: Arc::new(self.nodes.node(found, stat.identity, place)),
+                    lookups: AtomicU64::new(old.lookups.load(Ordering::Relaxed) + 1),
+                    opened: AtomicBool::new(false),
                     contents: Contents::new(stat),
                     short_writes: ShortWrites::default(),
                     file_type: stat.file_type(),
@@ -190,16 +230,18 @@ impl Inodes {
             }
             Entry::Vacant(vacant) => {
                 let remembered = self.forgotten.lock().pop(&stat.identity);
-                let contents = match remembered {
-                    Some((key, stamp)) if stamp == stat.stamp() => Contents::known(stat, key),
-                    _ => Contents::new(stat),
+                let (opened, contents) = match remembered {
+                    Some((key, stamp)) if stamp == stat.stamp() => {
+                        (true, Contents::known(stat, key))
+                    }
+                    _ => (false, Contents::new(stat)),
                 };
                 let inode = Arc::new(Inode {
                     id: self.id_for(stat.identity),
                     generation: 0,
-                    identity: stat.identity,
-                    node: Arc::new(self.nodes.node(node, stat.identity, place)),
+                    node: Arc::new(self.nodes.node(found, stat.identity, place)),
                     lookups: AtomicU64::new(1),
+                    opened: AtomicBool::new(opened),
                     contents,
                     short_writes: ShortWrites::default(),
                     file_type: stat.file_type(),
@@ -212,32 +254,13 @@ impl Inodes {
         }
     }
 
-    /// Notes that the kernel was told of an inode that it knows, if that is certain without a
-    /// descriptor of what was found.
-    pub(crate) fn looked_up_again(
-        &self,
-        directory: &Inode,
-        directory_node: BorrowedFd<'_>,
-        name: &CStr,
-        stat: &Stat,
-    ) -> Option<Arc<Inode>> {
-        let Entry::Occupied(known) = self.by_identity.entry(stat.identity) else { return None };
-        let inode = known.get();
-        if inode.file_type != stat.file_type() || !inode.node.is_named(directory_node, name) {
-            return None;
-        }
-        inode.node.found_at(|| directory.place_of(name));
-        inode.lookups.fetch_add(1, Ordering::Relaxed);
-        Some(inode.clone())
-    }
-
     /// Notes that the kernel has forgotten `count` look-ups of `id`. Returns the inode if those
     /// were the last.
     pub(crate) fn forget(&self, id: NodeId, count: u64) -> Option<Arc<Inode>> {
         if id == NodeId::ROOT {
             return None;
         }
-        let identity = self.by_id(id)?.identity;
+        let identity = self.by_id(id)?.identity();
         let Entry::Occupied(known) = self.by_identity.entry(identity) else { return None };
         // The one that has the number by now.
         let inode = known.get().clone();
@@ -247,11 +270,11 @@ impl Inodes {
             return None;
         }
         // One without a name is never looked up again.
-        if inode.file_type == FileType::RegularFile
+        if inode.opened.load(Ordering::Relaxed)
             && !inode.is_pinned()
             && let Some(stamped) = inode.contents.stamped()
         {
-            self.forgotten.lock().put(inode.identity, stamped);
+            self.forgotten.lock().put(inode.identity(), stamped);
         }
         // Last, and with it the lock: whoever looks the file up from now on makes a new inode,
         // which must not be removed here.
@@ -262,7 +285,7 @@ impl Inodes {
 
     /// The number that a directory entry of the root's device shows.
     pub(crate) fn id_in_listing(&self, directory: &Inode, inode: u64) -> NodeId {
-        let identity = Identity { device: directory.identity.device, inode };
+        let identity = Identity { device: directory.identity().device, inode };
         match self.by_identity.get(&identity) {
             Some(known) => known.id,
             None => NodeId(inode),
@@ -302,6 +325,8 @@ impl Inodes {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
     use crate::source::Source;
 
@@ -319,7 +344,7 @@ pub(crate) mod tests {
     pub(crate) fn look_up(source: &Source, inodes: &Inodes, name: &std::ffi::CStr) -> Arc<Inode> {
         let root = inodes.by_id(NodeId::ROOT).unwrap();
         let (node, stat) = source.look_up(root.node().unwrap().as_fd(), name).unwrap();
-        inodes.looked_up(&root, name, node, &stat)
+        inodes.looked_up(&root, name, node.into(), &stat)
     }
 
     #[test]
@@ -341,13 +366,17 @@ pub(crate) mod tests {
         // Younger, it would be taken for changed: see `contents.rs`.
         std::thread::sleep(std::time::Duration::from_millis(50));
         let first = look_up(&source, &inodes, c"a");
+        first.open_as(&first.node().unwrap());
         inodes.forget(first.id, 1);
         let second = look_up(&source, &inodes, c"b");
         assert_eq!(first.contents.key(), second.contents.key());
         inodes.forget(second.id, 1);
-        std::fs::write(dir.path().join("a"), "changed").unwrap();
         let third = look_up(&source, &inodes, c"a");
-        assert_ne!(first.contents.key(), third.contents.key());
+        assert_eq!(first.contents.key(), third.contents.key(), "though it was not open since");
+        inodes.forget(third.id, 1);
+        std::fs::write(dir.path().join("a"), "changed").unwrap();
+        let changed = look_up(&source, &inodes, c"a");
+        assert_ne!(first.contents.key(), changed.contents.key());
     }
 
     #[test]
@@ -362,7 +391,7 @@ pub(crate) mod tests {
             let name = std::ffi::CString::new(format!("new{n}")).unwrap();
             std::fs::write(dir.path().join(name.to_str().unwrap()), "new").unwrap();
             let new = look_up(&source, &inodes, &name);
-            if new.identity != old.identity {
+            if new.identity() != old.identity() {
                 continue;
             }
             // The kernel knows both by one number, and forgets each once.

@@ -1,7 +1,7 @@
 //! What is done to directories: finding, making, opening, renaming, removing, listing.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, RenameFlags};
@@ -11,7 +11,7 @@ use crate::caller::{Deed, with_umask};
 use crate::filesystem::{Caller, Filesystem, NodeEntry, Result};
 use crate::handles::HandleId;
 use crate::inodes::{Inode, NodeId};
-use crate::source::{EntryKind, NewNode, NodeFd, Stat};
+use crate::source::{EntryKind, NewNode, NodeFd};
 
 /// Who makes something, and which permissions it shall not have.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +197,8 @@ impl Filesystem {
         }
     }
 
-    /// Finds `name` in a directory that is open as `node`. What the kernel knows need not be opened.
+    /// Finds `name` in a directory that is open as `node`. Where files have handles, it need not be
+    /// opened.
     fn look_up_in(
         &self,
         directory: &Inode,
@@ -205,25 +206,14 @@ impl Filesystem {
         name: &CStr,
     ) -> Result<(Arc<Inode>, NodeEntry)> {
         let stat = self.source.stat(node, name)?;
-        if let Some(inode) = self.inodes.looked_up_again(directory, node, name, &stat) {
-            let entry = NodeEntry { id: inode.id, generation: inode.generation, stat };
+        if let Some(inode) = self.inodes.looked_up_by_name(directory, node, name, &stat) {
+            let entry = NodeEntry::new(&inode, &stat);
             return Ok((inode, entry));
         }
         let (found, stat) = self.source.look_up(node, name)?;
-        Ok(self.told(directory, name, found, &stat))
-    }
-
-    /// Notes that the kernel is told of an inode.
-    pub(crate) fn told(
-        &self,
-        directory: &Inode,
-        name: &CStr,
-        node: OwnedFd,
-        stat: &Stat,
-    ) -> (Arc<Inode>, NodeEntry) {
-        let inode = self.inodes.looked_up(directory, name, node, stat);
-        let entry = NodeEntry { id: inode.id, generation: inode.generation, stat: *stat };
-        (inode, entry)
+        let inode = self.inodes.looked_up(directory, name, found.into(), &stat);
+        let entry = NodeEntry::new(&inode, &stat);
+        Ok((inode, entry))
     }
 
     /// What the kernel knows of that which has a name.

@@ -1,7 +1,7 @@
 //! Opening files: for reading past the page cache, for writing, or both.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::filesystem::{Filesystem, NodeEntry, Result};
 use crate::handles::{FileHandle, HandleId};
 use crate::inodes::{Inode, NodeId};
 use crate::names::Maker;
-use crate::source::{Atime, DirectFile, NodeFd, Way, WrittenFile};
+use crate::source::{Atime, DirectFile, NodeFd, Stat, Way, WrittenFile};
 
 impl Filesystem {
     /// Creates, or opens, a regular file. Counts as a look-up.
@@ -34,10 +34,11 @@ impl Filesystem {
             // Made by somebody else since the kernel looked. On this error it looks again, finds
             // the file, and checks whether the caller may open it.
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),
-            made => made?,
+            made => NodeFd::from(made?),
         };
-        let (node, stat) = self.source.name_of(file.as_fd())?;
-        let (inode, entry) = self.told(&parent, name, node, &stat);
+        let stat = Stat::of(file.as_fd())?;
+        let inode = self.inodes.looked_up(&parent, name, file.clone(), &stat);
+        let entry = NodeEntry::new(&inode, &stat);
         let opened = self.open_created(&inode, flags, file);
         if opened.is_err() {
             // The kernel will not hear of the inode.
@@ -89,8 +90,7 @@ impl Filesystem {
     }
 
     /// A handle for a file that was just created.
-    fn open_created(&self, inode: &Arc<Inode>, flags: OFlags, file: OwnedFd) -> Result<HandleId> {
-        let file = NodeFd::from(file);
+    fn open_created(&self, inode: &Arc<Inode>, flags: OFlags, file: NodeFd) -> Result<HandleId> {
         let reads = self.reads(flags);
         let handle = if writes(flags) {
             FileHandle::written(inode.clone(), reads, WrittenFile::new(file))

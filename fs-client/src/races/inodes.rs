@@ -43,12 +43,14 @@ impl Table {
     fn look_up(&self, name: &CStr) -> (Arc<Inode>, Identity) {
         let root = self.source.root().unwrap();
         let (node, stat) = self.source.look_up(root.as_fd(), name).unwrap();
-        // Of one that is known, what it is may be all that was asked.
-        let again = match any(2) {
-            0 => self.inodes.looked_up_again(&self.root(), root.as_fd(), name, &stat),
+        let by_name = match any(2) {
+            0 => self.inodes.looked_up_by_name(&self.root(), root.as_fd(), name, &stat),
             _ => None,
         };
-        let inode = again.unwrap_or_else(|| self.inodes.looked_up(&self.root(), name, node, &stat));
+        let found = || self.inodes.looked_up(&self.root(), name, node.into(), &stat);
+        let inode = by_name.unwrap_or_else(found);
+        // Only of those that were open something may be cached.
+        inode.open_as(&inode.node().unwrap());
         let now = inode.contents.key();
         {
             let mut kernel = self.kernel.lock().unwrap();
@@ -155,13 +157,13 @@ fn a_number_that_is_used_again_keeps_the_count() {
                     let inode = table.inodes.looked_up(
                         &table.root(),
                         name,
-                        node,
+                        node.into(),
                         &Stat { identity, ..stat },
                     );
                     *known.lock().unwrap().entry(inode.id).or_default() += 1;
                     // A third file takes the place of the descriptor that is kept.
                     let (node, stat) = table.source.look_up(root.as_fd(), c"src").unwrap();
-                    let other = table.inodes.looked_up(&table.root(), c"src", node, &stat);
+                    let other = table.inodes.looked_up(&table.root(), c"src", node.into(), &stat);
                     let by_id = table.inodes.by_id(inode.id).expect("the kernel knows it");
                     assert_eq!(by_id.id, inode.id);
                     table.inodes.forget(other.id, 1);

@@ -6,6 +6,7 @@
 
 mod attributes;
 mod file;
+mod handle;
 mod names;
 mod node;
 mod stat;
@@ -13,7 +14,7 @@ mod stat;
 pub(crate) use attributes::NewTime;
 pub(crate) use file::{Atime, DirectFile, Durability, LONG_WRITE_MIN, Way, WrittenFile};
 pub(crate) use names::{EntryKind, NewNode};
-pub(crate) use node::{Node, NodeFd, Nodes, Place};
+pub(crate) use node::{Found, Node, NodeFd, Nodes, Place};
 pub(crate) use stat::{Identity, Stamp, Stat, Timestamp};
 
 use std::ffi::{CStr, CString};

@@ -61,13 +61,6 @@ impl Source {
         }
     }
 
-    /// A descriptor that names what `file` has open.
-    pub(crate) fn name_of(&self, file: BorrowedFd<'_>) -> Result<(OwnedFd, Stat)> {
-        let node = self.reopen(file, OFlags::PATH)?;
-        let stat = Stat::of(node.as_fd())?;
-        Ok((node, stat))
-    }
-
     /// Creates a regular file and opens it for reading and writing.
     ///
     /// # Errors

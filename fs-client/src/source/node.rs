@@ -1,9 +1,8 @@
 //! Nodes: how a file is held on to without holding it open.
 //!
 //! A descriptor for each file that the kernel knows would soon be more than a process may have.
-//! So a file is kept by its handle (name_to_handle_at(2)): some bytes by which the source finds it
-//! again whatever its names are by now, and which fit no other file that gets its inode number
-//! later. Descriptors are made from it when they are needed, and the most recent are kept.
+//! So a file is kept by its handle, and is opened when that is needed for the first time. The most
+//! recent descriptors are kept.
 //!
 //! Handles take CAP_DAC_READ_SEARCH, and a filesystem that has them. Without, and for other
 //! mounts below the source, a file is kept by its place: its directory, and its name there when it
@@ -11,7 +10,7 @@
 //! again, which the kernel does by itself.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -20,13 +19,14 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
 
+use super::handle::{Handle, HandleMount};
 use super::stat::{Identity, Stat};
 
 /// How the nodes of a source are found again.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     /// None where handles cannot be used.
-    root: Option<Root>,
+    handles: Option<HandleMount>,
     recent: Mutex<LruCache<NodeNumber, NodeFd>>,
     recent_max: usize,
     next: AtomicU64,
@@ -41,11 +41,12 @@ struct NodeNumber(u64);
 pub(crate) struct Node {
     nodes: Arc<Nodes>,
     number: NodeNumber,
+    identity: Identity,
     anchor: Anchor,
     current: Mutex<Current>,
 }
 
-/// The descriptor of a node that is kept by its handle.
+/// The descriptor of a node, if it has one.
 #[derive(Debug)]
 enum Current {
     /// There while anybody has it.
@@ -64,7 +65,15 @@ enum Anchor {
     /// The root itself.
     Held(NodeFd),
     Handle(Handle),
-    Place(Mutex<Place>, Identity),
+    Place(Mutex<Place>),
+}
+
+/// What a look-up found, and how it will be found again.
+#[derive(Debug)]
+pub(crate) struct Found {
+    handle: Option<Handle>,
+    /// There if it had to be opened to be found.
+    fd: Option<NodeFd>,
 }
 
 /// Where a node was when it was last looked up.
@@ -78,33 +87,6 @@ pub(crate) struct Place {
 /// each other were moved by somebody else.
 const DEPTH_MAX: usize = 4096;
 
-/// The mount on which handles are opened.
-#[derive(Debug)]
-struct Root {
-    directory: OwnedFd,
-    mount: MountNumber,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MountNumber(libc::c_int);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Handle {
-    kind: libc::c_int,
-    bytes: Box<[u8]>,
-}
-
-/// The longest handle that the kernel makes (MAX_HANDLE_SZ).
-const HANDLE_BYTES_MAX: usize = 128;
-
-/// `struct file_handle` of fcntl.h, with room for any handle.
-#[repr(C)]
-struct RawHandle {
-    handle_bytes: libc::c_uint,
-    handle_type: libc::c_int,
-    f_handle: [u8; HANDLE_BYTES_MAX],
-}
-
 impl Nodes {
     /// Tries handles on `root`, a directory opened for reading. At most `recent_max` descriptors
     /// are kept for nodes that nobody is using.
@@ -113,22 +95,13 @@ impl Nodes {
     }
 
     fn with_handles(root: OwnedFd, recent_max: usize, wanted: bool) -> Arc<Self> {
-        let usable = handle_of(root.as_fd()).and_then(|(handle, mount)| {
-            // By its handle, FUSE finds only what its kernel side still has in memory.
-            const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
-            if rustix::fs::fstatfs(&root)?.f_type as u64 == FUSE_SUPER_MAGIC {
-                return Err(Errno::OPNOTSUPP);
-            }
-            let root = Root { directory: root, mount };
-            root.open(&handle)?;
-            Ok(root)
-        });
-        if let Err(error) = &usable {
+        let handles = HandleMount::new(root);
+        if let Err(error) = &handles {
             tracing::debug!(%error, "no file handles: files are kept by their places");
         }
         let recent = Mutex::new(LruCache::unbounded());
         Arc::new(Self {
-            root: usable.ok().filter(|_| wanted),
+            handles: handles.ok().filter(|_| wanted),
             recent,
             recent_max,
             next: AtomicU64::new(0),
@@ -136,32 +109,47 @@ impl Nodes {
     }
 
     /// The root, which stays open.
-    pub(crate) fn root(self: &Arc<Self>, fd: OwnedFd) -> Node {
-        let fd = NodeFd(Arc::new(fd));
+    pub(crate) fn root(self: &Arc<Self>, fd: OwnedFd, identity: Identity) -> Node {
+        let fd = NodeFd::from(fd);
         let current = Mutex::new(Current::Shared(Arc::downgrade(&fd.0)));
-        Node { nodes: self.clone(), number: self.number(), anchor: Anchor::Held(fd), current }
+        let anchor = Anchor::Held(fd);
+        Node { nodes: self.clone(), number: self.number(), identity, anchor, current }
     }
 
-    /// A way back to what `fd` names: a file that was found at `place`.
+    /// What has `name` in `directory`, if it can be found again without having been open.
+    pub(crate) fn find(&self, directory: BorrowedFd<'_>, name: &CStr) -> Option<Found> {
+        let handle = self.handles.as_ref()?.handle_at(directory, name)?;
+        Some(Found { handle: Some(handle), fd: None })
+    }
+
+    /// What is open as `fd`.
+    pub(crate) fn find_open(&self, fd: NodeFd) -> Found {
+        let handle = self.handles.as_ref().and_then(|handles| handles.handle_of(fd.as_fd()));
+        Found { handle, fd: Some(fd) }
+    }
+
+    /// A way back to what was found at `place`.
     pub(crate) fn node(
         self: &Arc<Self>,
-        fd: OwnedFd,
+        found: Found,
         identity: Identity,
         place: impl FnOnce() -> Place,
     ) -> Node {
-        let fd = NodeFd(Arc::new(fd));
-        let handle = self.root.as_ref().and_then(|root| {
-            let (handle, mount) = handle_of(fd.as_fd()).ok()?;
-            (mount == root.mount).then_some(handle)
-        });
         let number = self.number();
-        let current = Mutex::new(Current::Shared(Arc::downgrade(&fd.0)));
-        let anchor = match handle {
+        let anchor = match found.handle {
             Some(handle) => Anchor::Handle(handle),
-            None => Anchor::Place(Mutex::new(place()), identity),
+            None => Anchor::Place(Mutex::new(place())),
         };
-        self.keep(number, fd);
-        Node { nodes: self.clone(), number, anchor, current }
+        let current = match found.fd {
+            Some(fd) => {
+                let current = Arc::downgrade(&fd.0);
+                self.keep(number, fd);
+                current
+            }
+            None => Weak::new(),
+        };
+        let current = Mutex::new(Current::Shared(current));
+        Node { nodes: self.clone(), number, identity, anchor, current }
     }
 
     #[cfg(test)]
@@ -185,6 +173,11 @@ impl Nodes {
 }
 
 impl Node {
+    /// Which file it is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
     /// A descriptor for the node.
     ///
     /// # Errors
@@ -223,32 +216,35 @@ impl Node {
             return Ok(Some(fd));
         }
         let Anchor::Handle(handle) = &self.anchor else { return Ok(None) };
-        let root = self.nodes.root.as_ref().ok_or(Errno::STALE)?;
-        let fd = NodeFd(Arc::new(root.open(handle)?));
+        let handles = self.nodes.handles.as_ref().ok_or(Errno::STALE)?;
+        let fd = self.checked(handles.open(handle)?)?;
         *current = Current::Shared(Arc::downgrade(&fd.0));
         drop(current);
         self.nodes.keep(self.number, fd.clone());
         Ok(Some(fd))
     }
 
+    /// What was opened, if it is this node. A name may have got another file between the moments at
+    /// which its attributes and its handle were asked for, or since it was looked up.
+    fn checked(&self, fd: OwnedFd) -> Result<NodeFd> {
+        let same = Stat::of(fd.as_fd())?.identity == self.identity;
+        if same { Ok(fd.into()) } else { Err(Errno::STALE) }
+    }
+
     fn place(&self) -> Option<Place> {
         match &self.anchor {
-            Anchor::Place(place, _) => Some(place.lock().clone()),
+            Anchor::Place(place) => Some(place.lock().clone()),
             _ => None,
         }
     }
 
     /// Opens it as `name` in `directory`, if it is still there.
     fn open_in(&self, directory: BorrowedFd<'_>, name: &CStr) -> Result<NodeFd> {
-        let Anchor::Place(_, identity) = &self.anchor else { return Err(Errno::STALE) };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match openat(directory, name, flags, Mode::empty()) {
             Err(Errno::NOENT | Errno::NOTDIR) => return Err(Errno::STALE),
-            opened => NodeFd(Arc::new(opened?)),
+            opened => self.checked(opened?)?,
         };
-        if Stat::of(fd.as_fd())?.identity != *identity {
-            return Err(Errno::STALE);
-        }
         // Somebody else may have been as fast: all use the same one.
         let mut current = self.current.lock();
         if let Some(fd) = current.get() {
@@ -261,7 +257,7 @@ impl Node {
     }
 
     /// Whether a descriptor is open, so that its inode cannot have been given to another file.
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.anchor, Anchor::Held(_)) || self.current.lock().get().is_some()
     }
 
@@ -292,31 +288,19 @@ impl Node {
 
     /// Notes that it was found at `place`.
     pub(crate) fn found_at(&self, place: impl FnOnce() -> Place) {
-        if let Anchor::Place(known, _) = &self.anchor {
+        if let Anchor::Place(known) = &self.anchor {
             let before = std::mem::replace(&mut *known.lock(), place());
             // May be the last that knows its directory: dropped without the lock.
             drop(before);
         }
     }
 
-    /// Whether `fd`, whose device and inode are the node's, names the same file, and not one that
-    /// was given the inode of a removed one.
-    pub(crate) fn is(&self, fd: BorrowedFd<'_>) -> bool {
-        let handle = match &self.anchor {
-            Anchor::Held(_) | Anchor::Place(..) => return true,
-            Anchor::Handle(handle) => handle,
-        };
-        self.is_open() || handle_of(fd).is_ok_and(|(other, _)| other == *handle)
-    }
-
-    /// The same for `name` in `directory`, which is not opened for it.
-    pub(crate) fn is_named(&self, directory: BorrowedFd<'_>, name: &CStr) -> bool {
+    /// Whether what was found, whose device and inode are the node's, is the same file, and not one
+    /// that was given the inode of a removed one.
+    pub(crate) fn is(&self, found: &Found) -> bool {
         match &self.anchor {
-            _ if self.is_open() => true,
-            Anchor::Held(_) | Anchor::Place(..) => false,
-            Anchor::Handle(handle) => {
-                handle_at(directory, name).is_ok_and(|(other, _)| other == *handle)
-            }
+            Anchor::Held(_) | Anchor::Place(_) => true,
+            Anchor::Handle(handle) => self.is_open() || found.handle.as_ref() == Some(handle),
         }
     }
 
@@ -364,64 +348,6 @@ impl AsFd for NodeFd {
     }
 }
 
-impl Root {
-    fn open(&self, handle: &Handle) -> Result<OwnedFd> {
-        let mut raw = RawHandle {
-            handle_bytes: handle.bytes.len() as libc::c_uint,
-            handle_type: handle.kind,
-            f_handle: [0; HANDLE_BYTES_MAX],
-        };
-        raw.f_handle[..handle.bytes.len()].copy_from_slice(&handle.bytes);
-        let flags = libc::O_PATH | libc::O_CLOEXEC;
-        // SAFETY: `raw` has the layout of a file_handle, with as many bytes behind its head as it
-        // says, and outlives the call.
-        let fd = unsafe {
-            libc::open_by_handle_at(self.directory.as_raw_fd(), (&raw mut raw).cast(), flags)
-        };
-        if fd < 0 {
-            return Err(last_error());
-        }
-        // SAFETY: a new descriptor that nobody else knows of.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
-}
-
-/// The handle of what `fd` names, and the mount that it is on.
-fn handle_of(fd: BorrowedFd<'_>) -> Result<(Handle, MountNumber)> {
-    handle_at(fd, c"")
-}
-
-/// The handle of `name` in `directory`, or of the directory itself if the name is empty.
-fn handle_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<(Handle, MountNumber)> {
-    let mut raw = RawHandle {
-        handle_bytes: HANDLE_BYTES_MAX as libc::c_uint,
-        handle_type: 0,
-        f_handle: [0; HANDLE_BYTES_MAX],
-    };
-    let mut mount = 0;
-    // SAFETY: `raw` has the layout of a file_handle with room for as many bytes as it says; the
-    // name ends with a NUL, and may be empty, which the flag allows; all outlive the call.
-    let done = unsafe {
-        libc::name_to_handle_at(
-            directory.as_raw_fd(),
-            name.as_ptr(),
-            (&raw mut raw).cast(),
-            &raw mut mount,
-            libc::AT_EMPTY_PATH,
-        )
-    };
-    if done < 0 {
-        return Err(last_error());
-    }
-    let len = (raw.handle_bytes as usize).min(HANDLE_BYTES_MAX);
-    let handle = Handle { kind: raw.handle_type, bytes: raw.f_handle[..len].into() };
-    Ok((handle, MountNumber(mount)))
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,8 +372,9 @@ mod tests {
             let root = source.root().unwrap();
             let readable = source.open_directory(root.as_fd()).unwrap();
             let nodes = Nodes::with_handles(readable, 3, handles);
-            let root = Arc::new(nodes.root(root));
-            (nodes.root.is_some() == handles).then_some(Self { dir, source, nodes, root })
+            let identity = Stat::of(root.as_fd()).unwrap().identity;
+            let root = Arc::new(nodes.root(root, identity));
+            (nodes.handles.is_some() == handles).then_some(Self { dir, source, nodes, root })
         }
 
         fn node(&self, name: &str) -> Node {
@@ -455,7 +382,13 @@ mod tests {
             let root = self.root.fd().unwrap();
             let (fd, stat) = self.source.look_up(root.as_fd(), &name).unwrap();
             let place = Place { directory: self.root.clone(), name };
-            self.nodes.node(fd, stat.identity, || place)
+            self.nodes.node(self.nodes.find_open(fd.into()), stat.identity, || place)
+        }
+
+        /// Without opening it; none without handles.
+        fn find(&self, name: &str) -> Option<Found> {
+            let name = CString::new(name).unwrap();
+            self.nodes.find(self.root.fd().unwrap().as_fd(), &name)
         }
 
         fn all(&self) -> Vec<Node> {
@@ -520,8 +453,25 @@ mod tests {
         }
         std::fs::write(tree.dir.path().join("new"), "y").unwrap();
         let new = tree.node("new");
-        assert!(!gone.is(new.fd().unwrap().as_fd()));
-        assert!(new.is(tree.node("new").fd().unwrap().as_fd()));
+        let found = tree.find("new").unwrap();
+        assert!(!gone.is(&found));
+        tree.nodes.forget_recent();
+        assert!(new.is(&found) && !new.is_open());
+    }
+
+    #[test]
+    fn a_node_that_was_never_open_is_opened_later_unless_its_name_had_got_another_file() {
+        let Some(tree) = Tree::new(true) else { return };
+        let (first, second) = (identity(&tree.node("0")), identity(&tree.node("1")));
+        let place = || unreachable!("it has a handle");
+        let node = tree.nodes.node(tree.find("0").unwrap(), first, place);
+        assert!(!node.is_open());
+        assert_eq!(identity(&node), first);
+        assert!(node.is_open());
+        // Its attributes were asked for, then it was replaced, then its handle was asked for.
+        let mixed = tree.nodes.node(tree.find("0").unwrap(), second, place);
+        assert_eq!(mixed.fd().unwrap_err(), Errno::STALE);
+        assert!(Tree::new(false).unwrap().find("0").is_none());
     }
 
     #[test]
