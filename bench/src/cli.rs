@@ -58,18 +58,12 @@ pub(crate) struct Micro {
     /// Compare with the bars that must hold; exit with 1 when one is missed.
     #[arg(long)]
     pub(crate) check: bool,
-    /// How to print the figures.
-    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
     /// Length of each measured stretch.
     #[arg(long, value_name = "N", default_value_t = 0.5, value_parser = positive_seconds)]
     pub(crate) seconds: f64,
     /// How often the two sides take turns.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Where to put the test files: on a disk, not in memory.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    pub(crate) dir: PathBuf,
     /// Who chooses the CPUs.
     #[arg(long, value_enum, default_value_t = Placement::Pinned)]
     pub(crate) placement: Placement,
@@ -100,9 +94,6 @@ pub(crate) struct Demo {
     /// and a cgroup for block devices.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..))]
     pub(crate) disk_iops: Option<u32>,
-    /// How to print what was seen.
-    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -125,12 +116,6 @@ pub(crate) struct Conform {
     /// A few minutes: fewer seeds, shorter runs, less data.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// How to print what was found.
-    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
-    /// Where to put the filesystem of the sources: on a disk, not in memory.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -161,12 +146,6 @@ pub(crate) struct Crash {
     /// Decides what is done and when the kills come [default: another each time].
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// How to print what was seen.
-    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
-    /// Where to put the files: on the filesystem that is to be trusted.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -211,19 +190,19 @@ pub(crate) struct Trees {
     /// The pjdfstest program [default: the one in PATH, if any].
     #[arg(long, value_name = "FILE")]
     pub(crate) pjdfstest: Option<PathBuf>,
-    /// How to print the figures.
-    #[arg(short = 'w', long = "write", value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
-    /// Where to put the files.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
-/// What all measurements share.
+/// What all commands share.
 #[derive(Args)]
 pub(crate) struct Common {
+    /// How to print the results.
+    #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Where to put files: on a disk, not in memory.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) dir: PathBuf,
     /// Where rampool and rampool-server are [default: beside this program].
     #[arg(long, value_name = "DIR")]
     pub(crate) bin_dir: Option<PathBuf>,

@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Conform, stop: &Stop) -> Result<ExitCode> {
     let progress = Progress::new(steps as u64);
     progress.say("makes a filesystem");
     let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
-    let stage = Stage::new(&options.dir, binaries)?;
+    let stage = Stage::new(&options.common.dir, binaries)?;
     let scene = Scene { quick: options.quick, progress: &progress, stop };
 
     let mut found = Vec::new();
@@ -78,7 +78,7 @@ pub(crate) fn run(options: &Conform, stop: &Stop) -> Result<ExitCode> {
     drop(stage);
     drop(progress);
 
-    match options.format {
+    match options.common.format {
         Format::Table => report::print(&found),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report::document(&found))?),
     }

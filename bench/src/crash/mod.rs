@@ -39,7 +39,7 @@ use crate::stop::Stop;
 /// Runs the rounds and prints what was seen. The exit code says whether all was as it must be.
 pub(crate) fn run(options: &Crash, stop: &Stop) -> Result<ExitCode> {
     let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
-    let pool = Pool::new(binaries, Scratch::new(&options.dir)?)?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
     let seed = options.seed.unwrap_or_else(rand::random);
     let progress = Progress::new(u64::from(options.rounds));
     progress.say(format!("seed {seed}"));
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Crash, stop: &Stop) -> Result<ExitCode> {
     let name = kill.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     let (elapsed, found) = (start.elapsed(), finding.as_ref());
     let report = Report { kill: &name, seed, rounds: done, elapsed, tally: &tally, finding: found };
-    match options.format {
+    match options.common.format {
         Format::Table => report.print(),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report.json())?),
     }

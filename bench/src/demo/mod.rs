@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
     let source = Source::find(options.source.as_deref(), stop)?;
 
     progress.say("starts the pool");
-    let pool = Pool::new(binaries, Scratch::new(&std::env::temp_dir())?)?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
     // Made before the mount, so that it is removed after the process in it has ended.
     let throttle = options.disk_iops.and_then(|iops| throttle(&source, iops, &progress));
     let mut lender = pool.lend(LEND, stop)?;
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
 
     let held_back = options.disk_iops.is_some();
     let seen = Seen { source: &source, whole: &whole, rounds: &rounds, tally: &tally, held_back };
-    match options.format {
+    match options.common.format {
         Format::Table => seen.print(),
         Format::Json => println!("{}", serde_json::to_string_pretty(&json::document(&seen))?),
     }

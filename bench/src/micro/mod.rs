@@ -42,7 +42,7 @@ const STEPS_REMOTE: u64 = 2;
 /// Measures, prints, and says with the exit code whether all bars hold if that was asked.
 pub(crate) fn run(options: &Micro, stop: &Stop) -> Result<ExitCode> {
     let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
-    let pool = Pool::new(binaries, Scratch::new(&options.dir)?)?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
     let rounds = u64::from(options.rounds);
     let progress = Progress::new(rounds * (STEPS_HITS + STEPS_REMOTE + 1) + 4);
     let mut bench = Bench::new(pool, options, progress, stop)?;
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Micro, stop: &Stop) -> Result<ExitCode> {
     let report = Report::new(options, hits, cold, remote, memory.with_server(&server));
     drop(bench);
 
-    match options.format {
+    match options.common.format {
         Format::Table => report.print(options.check),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }

@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Trees, stop: &Stop) -> Result<ExitCode> {
     let bin_dir = options.common.bin_dir.as_deref();
     let binaries = Binaries::find(bin_dir)?;
     let passthrough = find_passthrough(options.passthrough.as_deref(), bin_dir)?;
-    let pool = Pool::new(binaries, Scratch::new(&options.dir)?)?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
     let progress = Progress::new(u64::from(options.rounds) * Operation::ALL.len() as u64);
 
     progress.say("makes the archive and the repository");
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Trees, stop: &Stop) -> Result<ExitCode> {
         cold,
         rows: rows.collect(),
     };
-    match options.format {
+    match options.common.format {
         Format::Table => report.print(),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
