@@ -124,7 +124,7 @@ const FORGOTTEN_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero")
 impl Inodes {
     /// Knows the root alone.
     pub(crate) fn new(nodes: Arc<Nodes>, root: OwnedFd, stat: &Stat) -> Self {
-        let node = Arc::new(nodes.root(root, stat.identity));
+        let node = Arc::new(nodes.root(root, stat));
         let inodes = Self {
             nodes,
             by_identity: DashMap::new(),
@@ -216,7 +216,7 @@ impl Inodes {
                 let inode = Arc::new(Inode {
                     id: old.id,
                     generation: old.generation + 1,
-                    node: Arc::new(self.nodes.node(found, stat.identity, place)),
+                    node: Arc::new(self.nodes.node(found, stat, place)),
                     lookups: AtomicU64::new(old.lookups.load(Ordering::Relaxed) + 1),
                     opened: AtomicBool::new(false),
                     contents: Contents::new(stat),
@@ -239,7 +239,7 @@ impl Inodes {
                 let inode = Arc::new(Inode {
                     id: self.id_for(stat.identity),
                     generation: 0,
-                    node: Arc::new(self.nodes.node(found, stat.identity, place)),
+                    node: Arc::new(self.nodes.node(found, stat, place)),
                     lookups: AtomicU64::new(1),
                     opened: AtomicBool::new(opened),
                     contents,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
 
 use super::handle::{Handle, HandleMount};
@@ -42,6 +42,7 @@ pub(crate) struct Node {
     nodes: Arc<Nodes>,
     number: NodeNumber,
     identity: Identity,
+    file_type: FileType,
     anchor: Anchor,
     current: Mutex<Current>,
 }
@@ -109,11 +110,10 @@ impl Nodes {
     }
 
     /// The root, which stays open.
-    pub(crate) fn root(self: &Arc<Self>, fd: OwnedFd, identity: Identity) -> Node {
+    pub(crate) fn root(self: &Arc<Self>, fd: OwnedFd, stat: &Stat) -> Node {
         let fd = NodeFd::from(fd);
-        let current = Mutex::new(Current::Shared(Arc::downgrade(&fd.0)));
-        let anchor = Anchor::Held(fd);
-        Node { nodes: self.clone(), number: self.number(), identity, anchor, current }
+        let current = Current::Shared(Arc::downgrade(&fd.0));
+        self.new_node(stat, Anchor::Held(fd), current)
     }
 
     /// What has `name` in `directory`, if it can be found again without having been open.
@@ -132,33 +132,35 @@ impl Nodes {
     pub(crate) fn node(
         self: &Arc<Self>,
         found: Found,
-        identity: Identity,
+        stat: &Stat,
         place: impl FnOnce() -> Place,
     ) -> Node {
-        let number = self.number();
         let anchor = match found.handle {
             Some(handle) => Anchor::Handle(handle),
             None => Anchor::Place(Mutex::new(place())),
         };
-        let current = match found.fd {
-            Some(fd) => {
-                let current = Arc::downgrade(&fd.0);
-                self.keep(number, fd);
-                current
-            }
-            None => Weak::new(),
-        };
-        let current = Mutex::new(Current::Shared(current));
-        Node { nodes: self.clone(), number, identity, anchor, current }
+        let current = found.fd.as_ref().map_or_else(Weak::new, |fd| Arc::downgrade(&fd.0));
+        let node = self.new_node(stat, anchor, Current::Shared(current));
+        if let Some(fd) = found.fd {
+            self.keep(node.number, fd);
+        }
+        node
+    }
+
+    fn new_node(self: &Arc<Self>, stat: &Stat, anchor: Anchor, current: Current) -> Node {
+        Node {
+            nodes: self.clone(),
+            number: NodeNumber(self.next.fetch_add(1, Ordering::Relaxed)),
+            identity: stat.identity,
+            file_type: stat.file_type(),
+            anchor,
+            current: Mutex::new(current),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn forget_recent(&self) {
         self.recent.lock().clear();
-    }
-
-    fn number(&self) -> NodeNumber {
-        NodeNumber(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Keeps a descriptor for a while, in place of the one that was kept the longest.
@@ -225,9 +227,11 @@ impl Node {
     }
 
     /// What was opened, if it is this node. A name may have got another file between the moments at
-    /// which its attributes and its handle were asked for, or since it was looked up.
+    /// which its attributes and its handle were asked for, or since it was looked up; that file may
+    /// have the inode of the one before, and be a pipe, on which opening waits.
     fn checked(&self, fd: OwnedFd) -> Result<NodeFd> {
-        let same = Stat::of(fd.as_fd())?.identity == self.identity;
+        let stat = Stat::of(fd.as_fd())?;
+        let same = stat.identity == self.identity && stat.file_type() == self.file_type;
         if same { Ok(fd.into()) } else { Err(Errno::STALE) }
     }
 
@@ -372,8 +376,8 @@ mod tests {
             let root = source.root().unwrap();
             let readable = source.open_directory(root.as_fd()).unwrap();
             let nodes = Nodes::with_handles(readable, 3, handles);
-            let identity = Stat::of(root.as_fd()).unwrap().identity;
-            let root = Arc::new(nodes.root(root, identity));
+            let stat = Stat::of(root.as_fd()).unwrap();
+            let root = Arc::new(nodes.root(root, &stat));
             (nodes.handles.is_some() == handles).then_some(Self { dir, source, nodes, root })
         }
 
@@ -382,7 +386,7 @@ mod tests {
             let root = self.root.fd().unwrap();
             let (fd, stat) = self.source.look_up(root.as_fd(), &name).unwrap();
             let place = Place { directory: self.root.clone(), name };
-            self.nodes.node(self.nodes.find_open(fd.into()), stat.identity, || place)
+            self.nodes.node(self.nodes.find_open(fd.into()), &stat, || place)
         }
 
         /// Without opening it; none without handles.
@@ -462,15 +466,19 @@ mod tests {
     #[test]
     fn a_node_that_was_never_open_is_opened_later_unless_its_name_had_got_another_file() {
         let Some(tree) = Tree::new(true) else { return };
-        let (first, second) = (identity(&tree.node("0")), identity(&tree.node("1")));
+        let stat = |name| Stat::of(tree.node(name).fd().unwrap().as_fd()).unwrap();
+        let (first, second) = (stat("0"), stat("1"));
         let place = || unreachable!("it has a handle");
-        let node = tree.nodes.node(tree.find("0").unwrap(), first, place);
+        let node = tree.nodes.node(tree.find("0").unwrap(), &first, place);
         assert!(!node.is_open());
-        assert_eq!(identity(&node), first);
+        assert_eq!(identity(&node), first.identity);
         assert!(node.is_open());
         // Its attributes were asked for, then it was replaced, then its handle was asked for.
-        let mixed = tree.nodes.node(tree.find("0").unwrap(), second, place);
-        assert_eq!(mixed.fd().unwrap_err(), Errno::STALE);
+        let pipe = Stat { mode: 0o10644, ..first };
+        for other in [second, pipe] {
+            let mixed = tree.nodes.node(tree.find("0").unwrap(), &other, place);
+            assert_eq!(mixed.fd().unwrap_err(), Errno::STALE);
+        }
         assert!(Tree::new(false).unwrap().find("0").is_none());
     }
 
