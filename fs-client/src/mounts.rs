@@ -30,6 +30,47 @@ pub(crate) fn is_rampool(path: &Path) -> bool {
         .unwrap_or(false)
 }
 
+/// Whether a mount of `source` at `mountpoint` would wait for itself: `source` lies on a mount of ours
+/// whose own source, or that one's in turn, holds `mountpoint`. Such mounts cannot even be killed.
+pub(crate) fn leads_back(source: &Path, mountpoint: &Path) -> bool {
+    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
+    leads_back_in(&table, source, mountpoint)
+}
+
+fn leads_back_in(table: &str, source: &Path, mountpoint: &Path) -> bool {
+    // On a mount of ours it covers nothing of a source.
+    if below(table, mountpoint).is_some() {
+        return false;
+    }
+    let mut source = source.to_owned();
+    // No chain is longer than the table.
+    for _ in table.lines() {
+        match below(table, &source) {
+            Some(next) if mountpoint.starts_with(&next) => return true,
+            Some(next) => source = next,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// The source of the mount that holds `path`, if that is one of ours.
+fn below(table: &str, path: &Path) -> Option<PathBuf> {
+    let mut held = (0, None);
+    for line in table.lines() {
+        let Some((before, after)) = line.split_once(" - ") else { continue };
+        let Some(mountpoint) = before.split(' ').nth(4).map(unescaped) else { continue };
+        let depth = mountpoint.components().count();
+        // The last mount at a place covers the others.
+        if path.starts_with(&mountpoint) && depth >= held.0 {
+            let source =
+                after.strip_prefix("fuse.rampool ").and_then(|rest| rest.split(' ').next());
+            held = (depth, source.map(unescaped));
+        }
+    }
+    held.1
+}
+
 /// The helper that lets ordinary users mount and unmount.
 pub(crate) fn fusermount() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -83,4 +124,48 @@ fn escaped(path: &Path) -> String {
         .replace(' ', "\\040")
         .replace('\t', "\\011")
         .replace('\n', "\\012")
+}
+
+/// The reverse: three octal digits behind each backslash.
+fn unescaped(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_would_wait_for_itself_is_seen() {
+        let table = "1 0 8:1 / / rw - ext4 /dev/a rw\n\
+                     2 1 0:40 / /mnt rw - fuse.rampool /data\\040one rw\n\
+                     3 1 0:41 / /far rw - fuse.rampool /mnt/x rw\n\
+                     4 1 0:42 / /same rw - fuse.rampool /same rw\n\
+                     5 2 0:43 / /mnt/tmp rw - tmpfs none rw\n";
+        let back = |source: &str, mountpoint: &str| {
+            leads_back_in(table, Path::new(source), Path::new(mountpoint))
+        };
+        assert!(back("/mnt/x", "/data one/b"));
+        assert!(back("/far/y", "/data one/b"), "over two mounts");
+        assert!(!back("/mnt/x", "/data one's/b") && !back("/mnt/x", "/elsewhere"));
+        assert!(!back("/mnt/tmp/x", "/data one/b"), "another filesystem on the mount");
+        assert!(!back("/data one/x", "/data one/b"), "below the mount");
+        assert!(!back("/same/x", "/same/x"), "above the mount");
+    }
 }

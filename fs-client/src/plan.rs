@@ -174,6 +174,13 @@ fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
             "mountpoint {shown} is busy: rampool is mounted there; run: rampool umount {shown}"
         )));
     }
+    if mounts::leads_back(source, &found) {
+        return Err(Failure::mount(format!(
+            "mountpoint {shown} lies in the source of the mount that source {} is on: each would \
+             wait for the other; mount it outside",
+            source.display()
+        )));
+    }
     let same = match (fs::metadata(&found), fs::metadata(source)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,

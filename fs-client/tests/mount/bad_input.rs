@@ -125,3 +125,14 @@ fn a_signal_ends_it_cleanly_even_with_files_open() {
         assert!(!place.path("f").exists());
     }
 }
+
+#[test]
+fn a_mount_that_would_wait_for_itself_is_refused() {
+    let mut first = Mounted::prepare();
+    for name in ["x", "inside"] {
+        fs::create_dir(first.source.join(name)).unwrap();
+    }
+    first.mount(&[]);
+    refused(&first.path("x"), &first.source.join("inside"), &[], 32, "wait for the other");
+    first.unmount();
+}
