@@ -173,26 +173,28 @@ impl Inodes {
         self.count(entry, self.nodes.find_open(node), stat, || directory.place_of(name))
     }
 
-    /// Notes that the kernel was told of what has `name` in `directory`, which is open as
-    /// `directory_node`, and returns its inode, if that takes no descriptor of it.
+    /// What has `name` in a directory, if no descriptor need be made of it.
+    pub(crate) fn find(&self, directory: BorrowedFd<'_>, name: &CStr) -> Option<Found> {
+        self.nodes.find(directory, name)
+    }
+
+    /// Notes that the kernel was told of what has `name` in `directory`, and returns its inode.
+    /// None if another one is known by its identity: only a descriptor can tell whether that is
+    /// gone, or the name got another file since `found`.
     pub(crate) fn looked_up_by_name(
         &self,
         directory: &Inode,
-        directory_node: BorrowedFd<'_>,
         name: &CStr,
+        found: Found,
         stat: &Stat,
     ) -> Option<Arc<Inode>> {
         let entry = self.by_identity.entry(stat.identity);
-        let place = || directory.place_of(name);
         if let Entry::Occupied(known) = &entry
-            && known.get().file_type == stat.file_type()
-            && known.get().node.is_open()
+            && !(known.get().file_type == stat.file_type() && known.get().node.has_handle(&found))
         {
-            // It cannot be another file.
-            return Some(known.get().count(place));
+            return None;
         }
-        let found = self.nodes.find(directory_node, name)?;
-        Some(self.count(entry, found, stat, place))
+        Some(self.count(entry, found, stat, || directory.place_of(name)))
     }
 
     /// Counts a look-up of what was found at `place`: an inode that is known, or a new one.
@@ -207,6 +209,9 @@ impl Inodes {
             Entry::Occupied(known)
                 if known.get().file_type == stat.file_type() && known.get().node.is(&found) =>
             {
+                if let Some(fd) = found.fd {
+                    known.get().node.adopt(fd);
+                }
                 known.get().count(place)
             }
             // Another file has got the inode of one that is gone, which the kernel has yet to

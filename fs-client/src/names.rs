@@ -205,8 +205,13 @@ impl Filesystem {
         node: BorrowedFd<'_>,
         name: &CStr,
     ) -> Result<(Arc<Inode>, NodeEntry)> {
+        // The handle first: if what it opens has the identity that is asked for afterwards, it was
+        // there all the time, and the attributes are its own. No lock is held meanwhile.
+        let found = self.inodes.find(node, name);
         let stat = self.source.stat(node, name)?;
-        if let Some(inode) = self.inodes.looked_up_by_name(directory, node, name, &stat) {
+        if let Some(found) = found
+            && let Some(inode) = self.inodes.looked_up_by_name(directory, name, found, &stat)
+        {
             let entry = NodeEntry::new(&inode, &stat);
             return Ok((inode, entry));
         }

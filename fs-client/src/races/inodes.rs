@@ -44,7 +44,10 @@ impl Table {
         let root = self.source.root().unwrap();
         let (node, stat) = self.source.look_up(root.as_fd(), name).unwrap();
         let by_name = match any(2) {
-            0 => self.inodes.looked_up_by_name(&self.root(), root.as_fd(), name, &stat),
+            0 => self
+                .inodes
+                .find(root.as_fd(), name)
+                .and_then(|found| self.inodes.looked_up_by_name(&self.root(), name, found, &stat)),
             _ => None,
         };
         let found = || self.inodes.looked_up(&self.root(), name, node.into(), &stat);

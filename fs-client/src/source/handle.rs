@@ -52,16 +52,20 @@ impl HandleMount {
         Ok(mount)
     }
 
-    /// The handle of what `fd` names, if that is on this mount.
-    pub(super) fn handle_of(&self, fd: BorrowedFd<'_>) -> Option<Handle> {
+    /// The handle of what `fd` names, and whether that is on this mount.
+    pub(super) fn handle_of(&self, fd: BorrowedFd<'_>) -> Option<(Handle, bool)> {
         self.handle_at(fd, c"")
     }
 
-    /// The handle of `name` in `directory`, if that is on this mount. Symbolic links are not
+    /// The handle of `name` in `directory`, and whether that is on this mount. Symbolic links are not
     /// followed.
-    pub(super) fn handle_at(&self, directory: BorrowedFd<'_>, name: &CStr) -> Option<Handle> {
+    pub(super) fn handle_at(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+    ) -> Option<(Handle, bool)> {
         let (handle, mount) = handle_at(directory, name).ok()?;
-        (mount == self.number).then_some(handle)
+        Some((handle, mount == self.number))
     }
 
     /// A descriptor that names the file.
@@ -82,7 +86,11 @@ impl HandleMount {
             libc::open_by_handle_at(self.directory.as_raw_fd(), (&raw mut raw).cast(), flags)
         };
         if fd < 0 {
-            return Err(last_error());
+            return Err(match last_error() {
+                // ext4 says so of a number that is being given to a new file.
+                Errno::NOMEM => Errno::STALE,
+                error => error,
+            });
         }
         // SAFETY: a new descriptor that nobody else knows of.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })

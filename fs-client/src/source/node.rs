@@ -13,6 +13,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -30,6 +31,9 @@ pub(crate) struct Nodes {
     recent: Mutex<LruCache<NodeNumber, NodeFd>>,
     recent_max: usize,
     next: AtomicU64,
+    began: Instant,
+    /// When a handle was refused last, in milliseconds since `began`.
+    refused_ms: AtomicU64,
 }
 
 /// Tells nodes apart, in the order in which they were met.
@@ -73,8 +77,10 @@ enum Anchor {
 #[derive(Debug)]
 pub(crate) struct Found {
     handle: Option<Handle>,
+    /// It is on the mount on which handles are opened.
+    here: bool,
     /// There if it had to be opened to be found.
-    fd: Option<NodeFd>,
+    pub(crate) fd: Option<NodeFd>,
 }
 
 /// Where a node was when it was last looked up.
@@ -83,6 +89,9 @@ pub(crate) struct Place {
     pub(crate) directory: Arc<Node>,
     pub(crate) name: CString,
 }
+
+/// How long nothing is left to handles after one was refused.
+const REFUSED_MS: u64 = 1000;
 
 /// More directories inside each other than a path can name (PATH_MAX): two that seem to be inside
 /// each other were moved by somebody else.
@@ -106,6 +115,8 @@ impl Nodes {
             recent,
             recent_max,
             next: AtomicU64::new(0),
+            began: Instant::now(),
+            refused_ms: AtomicU64::new(0),
         })
     }
 
@@ -116,16 +127,40 @@ impl Nodes {
         self.new_node(stat, Anchor::Held(fd), current)
     }
 
-    /// What has `name` in `directory`, if it can be found again without having been open.
+    /// What has `name` in `directory`, if it can be found again without having been open. To be asked
+    /// for before the attributes: a handle that opens what has the identity of these opens what had
+    /// them, since a file and one that gets its number do not exist at the same time.
     pub(crate) fn find(&self, directory: BorrowedFd<'_>, name: &CStr) -> Option<Found> {
-        let handle = self.handles.as_ref()?.handle_at(directory, name)?;
-        Some(Found { handle: Some(handle), fd: None })
+        if self.refused_lately() {
+            return None;
+        }
+        let (handle, here) = self.handles.as_ref()?.handle_at(directory, name)?;
+        here.then_some(Found { handle: Some(handle), here, fd: None })
     }
 
     /// What is open as `fd`.
     pub(crate) fn find_open(&self, fd: NodeFd) -> Found {
         let handle = self.handles.as_ref().and_then(|handles| handles.handle_of(fd.as_fd()));
-        Found { handle, fd: Some(fd) }
+        let here = handle.as_ref().is_some_and(|&(_, here)| here);
+        Found { handle: handle.map(|(handle, _)| handle), here, fd: Some(fd) }
+    }
+
+    /// A handle was refused: files are being replaced behind us, or the filesystem has some that no
+    /// handle opens. The kernel will look the name up again, once; so that this must not fail
+    /// again, what is looked up is opened at once for a while.
+    fn refused(&self) -> Errno {
+        self.refused_ms.store(self.now_ms(), Ordering::Relaxed);
+        Errno::STALE
+    }
+
+    fn refused_lately(&self) -> bool {
+        let at = self.refused_ms.load(Ordering::Relaxed);
+        at != 0 && self.now_ms() < at + REFUSED_MS
+    }
+
+    /// Never zero.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 2) + 1
     }
 
     /// A way back to what was found at `place`.
@@ -136,8 +171,8 @@ impl Nodes {
         place: impl FnOnce() -> Place,
     ) -> Node {
         let anchor = match found.handle {
-            Some(handle) => Anchor::Handle(handle),
-            None => Anchor::Place(Mutex::new(place())),
+            Some(handle) if found.here => Anchor::Handle(handle),
+            _ => Anchor::Place(Mutex::new(place())),
         };
         let current = found.fd.as_ref().map_or_else(Weak::new, |fd| Arc::downgrade(&fd.0));
         let node = self.new_node(stat, anchor, Current::Shared(current));
@@ -219,7 +254,11 @@ impl Node {
         }
         let Anchor::Handle(handle) = &self.anchor else { return Ok(None) };
         let handles = self.nodes.handles.as_ref().ok_or(Errno::STALE)?;
-        let fd = self.checked(handles.open(handle)?)?;
+        let opened = handles.open(handle).and_then(|fd| self.checked(fd));
+        let fd = match opened {
+            Err(Errno::STALE) => return Err(self.nodes.refused()),
+            opened => opened?,
+        };
         *current = Current::Shared(Arc::downgrade(&fd.0));
         drop(current);
         self.nodes.keep(self.number, fd.clone());
@@ -227,8 +266,8 @@ impl Node {
     }
 
     /// What was opened, if it is this node. A name may have got another file between the moments at
-    /// which its attributes and its handle were asked for, or since it was looked up; that file may
-    /// have the inode of the one before, and be a pipe, on which opening waits.
+    /// which its handle and its attributes were asked for, or since it was looked up; by its place,
+    /// that file may have the inode of the one before, and be a pipe, on which opening waits.
     fn checked(&self, fd: OwnedFd) -> Result<NodeFd> {
         let stat = Stat::of(fd.as_fd())?;
         let same = stat.identity == self.identity && stat.file_type() == self.file_type;
@@ -290,6 +329,21 @@ impl Node {
         }
     }
 
+    /// Keeps a descriptor that was made to find it, unless it has one.
+    pub(crate) fn adopt(&self, fd: NodeFd) {
+        let mut current = self.current.lock();
+        if current.get().is_none() {
+            *current = Current::Shared(Arc::downgrade(&fd.0));
+            drop(current);
+            self.nodes.keep(self.number, fd);
+        }
+    }
+
+    /// Whether it is kept by the handle that was found.
+    pub(crate) fn has_handle(&self, found: &Found) -> bool {
+        matches!(&self.anchor, Anchor::Handle(handle) if found.handle.as_ref() == Some(handle))
+    }
+
     /// Notes that it was found at `place`.
     pub(crate) fn found_at(&self, place: impl FnOnce() -> Place) {
         if let Anchor::Place(known) = &self.anchor {
@@ -304,7 +358,7 @@ impl Node {
     pub(crate) fn is(&self, found: &Found) -> bool {
         match &self.anchor {
             Anchor::Held(_) | Anchor::Place(_) => true,
-            Anchor::Handle(handle) => self.is_open() || found.handle.as_ref() == Some(handle),
+            Anchor::Handle(_) => self.has_handle(found) || self.is_open(),
         }
     }
 
@@ -458,7 +512,7 @@ mod tests {
         std::fs::write(tree.dir.path().join("new"), "y").unwrap();
         let new = tree.node("new");
         let found = tree.find("new").unwrap();
-        assert!(!gone.is(&found));
+        assert!(!gone.is(&found) && !gone.has_handle(&found));
         tree.nodes.forget_recent();
         assert!(new.is(&found) && !new.is_open());
     }
@@ -475,11 +529,33 @@ mod tests {
         assert!(node.is_open());
         // Its attributes were asked for, then it was replaced, then its handle was asked for.
         let pipe = Stat { mode: 0o10644, ..first };
-        for other in [second, pipe] {
-            let mixed = tree.nodes.node(tree.find("0").unwrap(), &other, place);
-            assert_eq!(mixed.fd().unwrap_err(), Errno::STALE);
+        let mixed = [second, pipe].map(|other| (tree.find("0").unwrap(), other));
+        for (found, other) in mixed {
+            let node = tree.nodes.node(found, &other, place);
+            assert_eq!(node.fd().unwrap_err(), Errno::STALE);
         }
         assert!(Tree::new(false).unwrap().find("0").is_none());
+    }
+
+    #[test]
+    fn a_handle_does_not_open_what_got_the_inode_of_its_file() {
+        let Some(tree) = Tree::new(true) else { return };
+        let (found, old) = (tree.find("0").unwrap(), identity(&tree.node("0")));
+        tree.nodes.forget_recent();
+        tree.remove("0");
+        for n in 0..1000 {
+            let name = format!("new{n}");
+            std::fs::write(tree.dir.path().join(&name), "secret").unwrap();
+            let stat = Stat::at(tree.root.fd().unwrap().as_fd(), &CString::new(name).unwrap());
+            let stat = stat.unwrap();
+            if stat.identity == old {
+                let node = tree.nodes.node(found, &stat, || unreachable!("it has a handle"));
+                assert_eq!(node.fd().unwrap_err(), Errno::STALE);
+                assert!(tree.find("1").is_none(), "what is looked up next is opened at once");
+                return;
+            }
+        }
+        // A filesystem that does not give inodes again (tmpfs, btrfs) has no such trouble.
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::fs::XattrFlags;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
 use crate::own::Own;
-use crate::support::{Mounted, noise};
+use crate::support::{Mounted, noise, run};
 
 fn root() -> bool {
     rustix::process::geteuid().is_root()
@@ -171,5 +172,43 @@ fn files_that_tell_no_length_read_as_empty() {
     assert!(!fs::read(mounted.source.join("ostype")).unwrap().is_empty());
     mounted.mount(&["-o", "ro"]);
     assert_eq!(fs::read(mounted.path("ostype")).unwrap(), b"");
+    mounted.unmount();
+}
+
+#[test]
+fn a_directory_that_is_mounted_twice_in_the_source_stays_usable_under_both_names() {
+    if !root() {
+        return;
+    }
+    let mut mounted = Mounted::prepare();
+    let [first, second] = ["first", "second"].map(|name| mounted.source.join(name));
+    for dir in [&first, &second] {
+        fs::create_dir(dir).unwrap();
+    }
+    fs::write(first.join("f"), "here").unwrap();
+    mount_bind(&first, &second).unwrap();
+    let _bound = Own::mounted(&second);
+    mounted.mount(&[]);
+    let script = "stat ../second ../second/f && ls && cat f ../second/f && cd ../second && cat f";
+    run(Command::new("sh").args(["-ec", script]).current_dir(mounted.path("first")));
+    mounted.unmount();
+}
+
+#[test]
+fn nested_subvolumes_in_a_snapshot() {
+    if !root() {
+        return;
+    }
+    let mut mounted = Mounted::prepare();
+    let _own = Own::on_disk(&mounted.source, "btrfs", &["mkfs.btrfs", "-q", "-f"], "512");
+    let script = "btrfs subvolume create one && btrfs subvolume create one/inner && \
+                  echo f > one/inner/f && btrfs subvolume snapshot one two";
+    run(Command::new("sh").args(["-ec", script]).current_dir(&mounted.source));
+    mounted.mount(&[]);
+    // In the snapshot there is an empty directory instead, which no handle opens.
+    run(Command::new("sh")
+        .args(["-ec", "ls two/inner && find . && cp -a two three"])
+        .current_dir(&mounted.mountpoint));
+    assert_eq!(fs::read_to_string(mounted.path("one/inner/f")).unwrap(), "f\n");
     mounted.unmount();
 }
