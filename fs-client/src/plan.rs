@@ -310,8 +310,9 @@ fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
 
 fn check_threads(given: Option<usize>) -> Result<usize, Failure> {
     match given {
-        // Four at least: some may be at the disk while others take requests.
-        None => Ok(std::thread::available_parallelism().map_or(2, usize::from).clamp(4, 8)),
+        // As many as there are CPUs: the kernel wakes them in turn, and each that it wakes for a hit
+        // has the cache of a CPU to fill. What waits for the disk has threads of its own.
+        None => Ok(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)),
         Some(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
         Some(threads) => {
             Err(Failure::usage(format!("--threads {threads}: between 1 and {THREADS_MAX}")))
