@@ -21,6 +21,7 @@ use crate::handles::{FileHandle, HandleId};
 use crate::local::Use;
 use crate::metrics::Layer;
 use crate::remote::Wanted;
+use crate::workers::Seat;
 
 /// Takes the answer to a read, on whatever thread it is ready.
 pub(crate) trait ReadReply: Send + 'static {
@@ -106,10 +107,10 @@ impl Filesystem {
         }
         let miss = Miss { handle, offset, len, began, state, found, how: ahead.how };
         match self.workers.seat() {
-            Some(_seat) => self.serve_miss(miss, reply),
+            Some(seat) => self.serve_miss(miss, Some(seat), reply),
             None => {
                 let this = self.clone();
-                self.workers.hand_over(Box::new(move || this.serve_miss(miss, reply)));
+                self.workers.hand_over(Box::new(move || this.serve_miss(miss, None, reply)));
             }
         }
     }
@@ -140,13 +141,16 @@ impl Filesystem {
         }
     }
 
-    fn serve_miss(&self, miss: Miss, reply: impl ReadReply) {
+    /// Brings what is missing and answers. The seat is given up before the answer, upon which the
+    /// next request may come.
+    fn serve_miss(&self, miss: Miss, seat: Option<Seat<'_>>, reply: impl ReadReply) {
         let Miss { handle, offset, mut len, began, state, found, how } = miss;
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
         let layer = match self.bring(&handle, state, span, found, how) {
             Ok((blocks, layer)) => {
                 self.note_access(&handle);
+                drop(seat);
                 answer(reply, &blocks, offset, len);
                 layer
             }

@@ -331,8 +331,11 @@ impl fuser::Filesystem for FuseFront {
             Err(error) => reply.error(errno(error)),
         };
         // The data is lent to us for this call: it is copied only where it must leave the thread.
-        if let Some(_seat) = self.filesystem.workers.seat() {
-            answer(self.filesystem.write(fh, data, &how, caller), reply);
+        if let Some(seat) = self.filesystem.workers.seat() {
+            let result = self.filesystem.write(fh, data, &how, caller);
+            // Upon the answer the next request may come.
+            drop(seat);
+            answer(result, reply);
         } else {
             let (filesystem, data) = (self.filesystem.clone(), data.to_vec());
             self.filesystem.workers.hand_over(Box::new(move || {

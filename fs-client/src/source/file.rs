@@ -145,7 +145,11 @@ impl DirectFile {
             /// Where nothing is read to.
             static NOWHERE: RefCell<Option<AlignedBuffer>> = const { RefCell::new(None) };
         }
-        if self.atime == Atime::Kept || self.accessed.swap(true, Ordering::Relaxed) {
+        // Looked at first: nobody writes to it on the way of a hit.
+        if self.atime == Atime::Kept
+            || self.accessed.load(Ordering::Relaxed)
+            || self.accessed.swap(true, Ordering::Relaxed)
+        {
             return;
         }
         NOWHERE.with_borrow_mut(|buffer| {
