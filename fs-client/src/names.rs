@@ -49,7 +49,7 @@ impl Filesystem {
     pub(crate) fn forget(&self, id: NodeId, count: u64) {
         // The last descriptor of a removed file frees it on the disk, which may take long.
         if let Some(gone) = self.inodes.forget(id, count) {
-            self.workers.run(move || drop(gone));
+            self.workers.run(move || drop(gone), |()| {});
         }
     }
 

@@ -68,11 +68,20 @@ impl Workers {
             .map(|_| Seat(&self.seats))
     }
 
-    /// Does a request's slow work: here if there is a seat, else in the pool.
-    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
+    /// Does a request's slow work, here if there is a seat, else in the pool, and answers it. The
+    /// seat is given up before the answer, upon which the next request may come.
+    pub(crate) fn run<T>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+        answer: impl FnOnce(T) + Send + 'static,
+    ) {
         match self.seat() {
-            Some(_seat) => job(),
-            None => self.hand_over(Box::new(job)),
+            Some(seat) => {
+                let done = work();
+                drop(seat);
+                answer(done);
+            }
+            None => self.hand_over(Box::new(move || answer(work()))),
         }
     }
 
@@ -125,11 +134,23 @@ mod tests {
         assert!(workers.seat().is_none());
         let here = thread::current().id();
         let (done, result) = mpsc::channel();
-        workers.run(move || done.send(thread::current().id()).unwrap());
+        workers.run(|| thread::current().id(), move |id| done.send(id).unwrap());
         assert_ne!(result.recv().unwrap(), here);
         drop(seat);
         let (done, result) = mpsc::channel();
-        workers.run(move || done.send(thread::current().id()).unwrap());
+        workers.run(|| thread::current().id(), move |id| done.send(id).unwrap());
         assert_eq!(result.recv().unwrap(), here);
+    }
+
+    #[test]
+    fn the_seat_is_free_again_before_the_answer() {
+        let workers = std::sync::Arc::new(Workers::start(2).unwrap());
+        let (working, answering) = (workers.clone(), workers.clone());
+        let (done, result) = mpsc::channel();
+        workers.run(
+            move || working.seat().is_some(),
+            move |free| done.send((free, answering.seat().is_some())).unwrap(),
+        );
+        assert_eq!(result.recv().unwrap(), (false, true));
     }
 }

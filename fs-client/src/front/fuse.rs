@@ -48,10 +48,22 @@ impl FuseFront {
         Self { filesystem, device }
     }
 
-    /// Does something that may wait, here or in the pool.
-    fn run(&self, act: impl FnOnce(&Filesystem) + Send + 'static) {
-        let filesystem = self.filesystem.clone();
-        self.filesystem.workers.run(move || act(&filesystem));
+    /// Does something that may wait, here or in the pool, and replies: with what `answer` makes of
+    /// it, or with its error.
+    fn run<R: Refusal, T: 'static>(
+        &self,
+        mut reply: R,
+        act: impl FnOnce(&Filesystem, &mut R) -> Result<T> + Send + 'static,
+        answer: impl FnOnce(&Settings, R, T) + Send + 'static,
+    ) {
+        let (acting, answering) = (self.filesystem.clone(), self.filesystem.clone());
+        self.filesystem.workers.run(
+            move || (act(&acting, &mut reply), reply),
+            move |(done, reply)| match done {
+                Ok(done) => answer(&answering.settings, reply, done),
+                Err(error) => reply.refuse(errno(error)),
+            },
+        );
     }
 
     /// Replies with an entry that `act` finds or makes.
@@ -61,25 +73,39 @@ impl FuseFront {
         reply: ReplyEntry,
         act: impl FnOnce(&Filesystem, CString) -> Result<NodeEntry> + Send + 'static,
     ) {
-        let name = match c_name(name) {
-            Ok(name) => name,
-            Err(error) => return reply.error(errno(error)),
+        let name = c_name(name);
+        let found = move |filesystem: &Filesystem, _: &mut _| match act(filesystem, name?) {
+            Ok(entry) => Ok(Some(entry)),
+            // The kernel may use it that there is none.
+            Err(Errno::NOENT) if !filesystem.settings.negative_timeout.is_zero() => Ok(None),
+            Err(error) => Err(error),
         };
-        self.run(move |filesystem| {
-            let settings = &filesystem.settings;
-            match act(filesystem, name) {
-                Ok(entry) => reply.entry_with_ttls(
-                    &attr_timeout(settings, &entry.stat),
-                    &settings.entry_timeout,
-                    &file_attr(entry.id, &entry.stat),
-                    Generation(entry.generation),
-                ),
-                Err(Errno::NOENT) if !settings.negative_timeout.is_zero() => {
-                    reply.entry(&settings.negative_timeout, &no_attr(), Generation(0));
-                }
-                Err(error) => reply.error(errno(error)),
-            }
+        self.run(reply, found, |settings, reply, entry| match entry {
+            Some(entry) => reply.entry_with_ttls(
+                &attr_timeout(settings, &entry.stat),
+                &settings.entry_timeout,
+                &file_attr(entry.id, &entry.stat),
+                Generation(entry.generation),
+            ),
+            None => reply.entry(&settings.negative_timeout, &no_attr(), Generation(0)),
         });
+    }
+
+    /// Replies with attributes that `act` finds or makes.
+    fn attr(
+        &self,
+        ino: INodeNo,
+        reply: ReplyAttr,
+        act: impl FnOnce(&Filesystem, NodeId) -> Result<Stat> + Send + 'static,
+    ) {
+        let id = NodeId(ino.0);
+        self.run(
+            reply,
+            move |filesystem, _| act(filesystem, id),
+            move |settings, reply, stat| {
+                reply.attr(&attr_timeout(settings, &stat), &file_attr(id, &stat));
+            },
+        );
     }
 
     /// Replies with nothing but success or failure of `act`.
@@ -88,12 +114,39 @@ impl FuseFront {
         reply: ReplyEmpty,
         act: impl FnOnce(&Filesystem) -> Result<()> + Send + 'static,
     ) {
-        self.run(move |filesystem| match act(filesystem) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
-        });
+        self.run(reply, |filesystem, _| act(filesystem), |_, reply, ()| reply.ok());
     }
 }
+
+/// What a reply of any kind can say.
+trait Refusal: Send + 'static {
+    fn refuse(self, error: fuser::Errno);
+}
+
+macro_rules! refusals {
+    ($($reply:ty),*) => {
+        $(impl Refusal for $reply {
+            fn refuse(self, error: fuser::Errno) {
+                self.error(error);
+            }
+        })*
+    };
+}
+
+refusals!(
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyLseek,
+    ReplyOpen,
+    ReplyStatfs,
+    ReplyWrite,
+    ReplyXattr
+);
 
 impl fuser::Filesystem for FuseFront {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -111,13 +164,7 @@ impl fuser::Filesystem for FuseFront {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let id = NodeId(ino.0);
-        self.run(move |filesystem| match filesystem.attributes(id) {
-            Ok(stat) => {
-                reply.attr(&attr_timeout(&filesystem.settings, &stat), &file_attr(id, &stat));
-            }
-            Err(error) => reply.error(errno(error)),
-        });
+        self.attr(ino, reply, Filesystem::attributes);
     }
 
     fn setattr(
@@ -138,23 +185,21 @@ impl fuser::Filesystem for FuseFront {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (id, caller) = (NodeId(ino.0), caller(req));
+        let caller = caller(req);
         let open = fh.map(handle);
         let (accessed, modified) = (new_time(atime), new_time(mtime));
         let new = NewAttributes { mode, uid, gid, size, accessed, modified };
-        self.run(move |filesystem| match filesystem.set_attributes(id, open, &new, caller) {
-            Ok(stat) => {
-                reply.attr(&attr_timeout(&filesystem.settings, &stat), &file_attr(id, &stat));
-            }
-            Err(error) => reply.error(errno(error)),
+        self.attr(ino, reply, move |filesystem, id| {
+            filesystem.set_attributes(id, open, &new, caller)
         });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.run(move |filesystem| match filesystem.read_link(NodeId(ino.0)) {
-            Ok(target) => reply.data(&target),
-            Err(error) => reply.error(errno(error)),
-        });
+        self.run(
+            reply,
+            move |filesystem, _| filesystem.read_link(NodeId(ino.0)),
+            |_, reply, target| reply.data(&target),
+        );
     }
 
     fn mknod(
@@ -253,10 +298,11 @@ impl fuser::Filesystem for FuseFront {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (flags, caller) = (open_flags(flags.0), caller(req));
-        self.run(move |filesystem| match filesystem.open(NodeId(ino.0), flags, caller) {
-            Ok(handle) => reply.opened(FileHandle(handle.0), OPEN_FLAGS),
-            Err(error) => reply.error(errno(error)),
-        });
+        self.run(
+            reply,
+            move |filesystem, _| filesystem.open(NodeId(ino.0), flags, caller),
+            |_, reply, handle| reply.opened(FileHandle(handle.0), OPEN_FLAGS),
+        );
     }
 
     fn create(
@@ -270,21 +316,21 @@ impl fuser::Filesystem for FuseFront {
         reply: ReplyCreate,
     ) {
         let (name, maker) = (c_name(name), Maker { caller: caller(req), umask });
-        self.run(move |filesystem| {
-            let created = name.and_then(|name| {
-                filesystem.create(NodeId(parent.0), &name, open_flags(flags), mode, maker)
-            });
-            match created {
-                Ok((entry, opened)) => reply.created(
-                    &common_timeout(&filesystem.settings, &entry.stat),
+        self.run(
+            reply,
+            move |filesystem, _| {
+                filesystem.create(NodeId(parent.0), &name?, open_flags(flags), mode, maker)
+            },
+            |settings, reply, (entry, opened)| {
+                reply.created(
+                    &common_timeout(settings, &entry.stat),
                     &file_attr(entry.id, &entry.stat),
                     Generation(entry.generation),
                     FileHandle(opened.0),
                     OPEN_FLAGS,
-                ),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+                );
+            },
+        );
     }
 
     fn read(
@@ -371,10 +417,11 @@ impl fuser::Filesystem for FuseFront {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.run(move |filesystem| match filesystem.open_directory(NodeId(ino.0)) {
-            Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
-            Err(error) => reply.error(errno(error)),
-        });
+        self.run(
+            reply,
+            move |filesystem, _| filesystem.open_directory(NodeId(ino.0)),
+            |_, reply, opened| reply.opened(FileHandle(opened.0), FopenFlags::empty()),
+        );
     }
 
     fn readdir(
@@ -383,18 +430,18 @@ impl fuser::Filesystem for FuseFront {
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        self.run(move |filesystem| {
-            let listed = filesystem.list(handle(fh), offset, |entry| {
-                let name = OsStr::from_bytes(entry.name.to_bytes());
-                !reply.add(INodeNo(entry.id.0), entry.place, file_type(entry.file_type), name)
-            });
-            match listed {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        self.run(
+            reply,
+            move |filesystem, reply| {
+                filesystem.list(handle(fh), offset, |entry| {
+                    let name = OsStr::from_bytes(entry.name.to_bytes());
+                    !reply.add(INodeNo(entry.id.0), entry.place, file_type(entry.file_type), name)
+                })
+            },
+            |_, reply, ()| reply.ok(),
+        );
     }
 
     fn readdirplus(
@@ -403,25 +450,25 @@ impl fuser::Filesystem for FuseFront {
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        self.run(move |filesystem| {
-            let settings = &filesystem.settings;
-            let listed = filesystem.list_with_attributes(handle(fh), offset, |entry, found| {
-                let name = OsStr::from_bytes(entry.name.to_bytes());
-                let (attr, generation, ttl) = match found {
-                    Some(NodeEntry { id, generation, stat }) => {
-                        (file_attr(id, &stat), generation, common_timeout(settings, &stat))
-                    }
-                    None => (bare_attr(entry.id, entry.file_type), 0, Duration::ZERO),
-                };
-                !reply.add(attr.ino, entry.place, name, &ttl, &attr, Generation(generation))
-            });
-            match listed {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        self.run(
+            reply,
+            move |filesystem, reply| {
+                let settings = &filesystem.settings;
+                filesystem.list_with_attributes(handle(fh), offset, |entry, found| {
+                    let name = OsStr::from_bytes(entry.name.to_bytes());
+                    let (attr, generation, ttl) = match found {
+                        Some(NodeEntry { id, generation, stat }) => {
+                            (file_attr(id, &stat), generation, common_timeout(settings, &stat))
+                        }
+                        None => (bare_attr(entry.id, entry.file_type), 0, Duration::ZERO),
+                    };
+                    !reply.add(attr.ino, entry.place, name, &ttl, &attr, Generation(generation))
+                })
+            },
+            |_, reply, ()| reply.ok(),
+        );
     }
 
     fn releasedir(
@@ -448,19 +495,22 @@ impl fuser::Filesystem for FuseFront {
     }
 
     fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.run(move |filesystem| match filesystem.statfs(NodeId(ino.0)) {
-            Ok(fs) => reply.statfs(
-                fs.f_blocks,
-                fs.f_bfree,
-                fs.f_bavail,
-                fs.f_files,
-                fs.f_ffree,
-                u32::try_from(fs.f_bsize).unwrap_or(4096),
-                u32::try_from(fs.f_namemax).unwrap_or(255),
-                u32::try_from(fs.f_frsize).unwrap_or(4096),
-            ),
-            Err(error) => reply.error(errno(error)),
-        });
+        self.run(
+            reply,
+            move |filesystem, _| filesystem.statfs(NodeId(ino.0)),
+            |_, reply, fs| {
+                reply.statfs(
+                    fs.f_blocks,
+                    fs.f_bfree,
+                    fs.f_bavail,
+                    fs.f_files,
+                    fs.f_ffree,
+                    u32::try_from(fs.f_bsize).unwrap_or(4096),
+                    u32::try_from(fs.f_namemax).unwrap_or(255),
+                    u32::try_from(fs.f_frsize).unwrap_or(4096),
+                );
+            },
+        );
     }
 
     fn setxattr(
@@ -481,26 +531,35 @@ impl fuser::Filesystem for FuseFront {
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = c_name(name);
-        self.run(move |filesystem| {
-            let mut value = vec![0; size as usize];
-            let result =
-                name.and_then(|name| filesystem.get_xattr(NodeId(ino.0), &name, &mut value));
-            match result {
-                Ok(len) if size == 0 => reply.size(u32::try_from(len).unwrap_or(u32::MAX)),
-                Ok(len) => reply.data(&value[..len.min(value.len())]),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        self.run(
+            reply,
+            move |filesystem, _| {
+                let mut value = vec![0; size as usize];
+                let len = filesystem.get_xattr(NodeId(ino.0), &name?, &mut value)?;
+                value.truncate(len);
+                Ok((len, value))
+            },
+            move |_, reply, (len, value)| match size {
+                0 => reply.size(u32::try_from(len).unwrap_or(u32::MAX)),
+                _ => reply.data(&value),
+            },
+        );
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let caller = caller(req);
-        self.run(move |filesystem| match filesystem.list_xattrs(NodeId(ino.0), caller) {
-            Ok(names) if size == 0 => reply.size(u32::try_from(names.len()).unwrap_or(u32::MAX)),
-            Ok(names) if names.len() > size as usize => reply.error(errno(Errno::RANGE)),
-            Ok(names) => reply.data(&names),
-            Err(error) => reply.error(errno(error)),
-        });
+        self.run(
+            reply,
+            move |filesystem, _| {
+                let names = filesystem.list_xattrs(NodeId(ino.0), caller)?;
+                let fits = size == 0 || names.len() <= size as usize;
+                if fits { Ok(names) } else { Err(Errno::RANGE) }
+            },
+            move |_, reply, names| match size {
+                0 => reply.size(u32::try_from(names.len()).unwrap_or(u32::MAX)),
+                _ => reply.data(&names),
+            },
+        );
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -533,17 +592,16 @@ impl fuser::Filesystem for FuseFront {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.run(move |filesystem| {
-            // The kernel asks for nothing but these two.
-            let hole = whence == libc::SEEK_HOLE;
-            let place = u64::try_from(offset)
-                .map_err(|_| Errno::NXIO)
-                .and_then(|offset| filesystem.seek(handle(fh), offset, hole));
-            match place {
-                Ok(place) => reply.offset(i64::try_from(place).unwrap_or(i64::MAX)),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        self.run(
+            reply,
+            move |filesystem, _| {
+                // The kernel asks for nothing but these two.
+                let hole = whence == libc::SEEK_HOLE;
+                let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+                filesystem.seek(handle(fh), offset, hole)
+            },
+            |_, reply, place| reply.offset(i64::try_from(place).unwrap_or(i64::MAX)),
+        );
     }
 
     fn copy_file_range(
@@ -560,15 +618,16 @@ impl fuser::Filesystem for FuseFront {
         reply: ReplyWrite,
     ) {
         let caller = caller(req);
-        self.run(move |filesystem| {
-            // The answer has 32 bits; the application goes on with the rest.
-            let len = len.min(1 << 30) as usize;
-            let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
-            match filesystem.copy_range(from, to, len, caller) {
-                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        self.run(
+            reply,
+            move |filesystem, _| {
+                // The answer has 32 bits; the application goes on with the rest.
+                let len = len.min(1 << 30) as usize;
+                let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
+                filesystem.copy_range(from, to, len, caller)
+            },
+            |_, reply, copied| reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+        );
     }
 }
 
