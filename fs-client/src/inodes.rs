@@ -169,8 +169,10 @@ impl Inodes {
         node: NodeFd,
         stat: &Stat,
     ) -> Arc<Inode> {
+        // Asks the source: before the entry is locked.
+        let found = self.nodes.find_open(node);
         let entry = self.by_identity.entry(stat.identity);
-        self.count(entry, self.nodes.find_open(node), stat, || directory.place_of(name))
+        self.count(entry, found, stat, || directory.place_of(name))
     }
 
     /// What has `name` in a directory, if no descriptor need be made of it.

@@ -19,7 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::support::{Mounted, noise};
+use crate::support::{Mounted, noise, root};
 
 const NOBODY: u32 = 65_534;
 
@@ -53,11 +53,6 @@ fn same_with(options: &[&str], act: impl Fn(&Path, &mut Seen)) {
     assert_eq!(found.0, expected.0, "the mount on the left");
     assert!(!expected.0.is_empty());
     mounted.unmount();
-}
-
-/// Whether we may give files away and be somebody else.
-fn root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 /// What a shell says that an ordinary user runs.

@@ -10,11 +10,7 @@ use rustix::fs::XattrFlags;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
 use crate::own::Own;
-use crate::support::{Mounted, noise, run};
-
-fn root() -> bool {
-    rustix::process::geteuid().is_root()
-}
+use crate::support::{Mounted, noise, root, run};
 
 /// Uses a source as applications do, and compares what is read through the mount with what is
 /// there.

@@ -12,14 +12,9 @@ use memmap2::MmapMut;
 use rustix::mount::{MountFlags, mount};
 
 use crate::own::Own;
-use crate::support::{Mounted, noise, run, wait_until};
+use crate::support::{Mounted, noise, root, run, wait_until};
 
 const NOBODY: u32 = 65_534;
-
-/// Only root can make a source that is full without filling the machine's disk.
-fn root() -> bool {
-    rustix::process::geteuid().is_root()
-}
 
 #[test]
 fn a_full_source_says_so_and_has_room_again_when_a_file_is_removed() {

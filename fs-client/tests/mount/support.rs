@@ -311,3 +311,8 @@ pub(crate) fn read_at_random(
         each(n);
     }
 }
+
+/// Only root can mount filesystems for a test, give files away and be somebody else.
+pub(crate) fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
