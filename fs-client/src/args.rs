@@ -78,7 +78,7 @@ pub(crate) struct MountArgs {
     /// How fresh what is cached must be: within the timeouts, or asked for at every read
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) cache: Option<CacheMode>,
-    /// Threads that take requests from the kernel [default: one a CPU, 4 to 8]
+    /// Threads that take requests from the kernel [default: one a CPU, 2 to 8]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Mount options: ro, nosuid, noexec, noatime, ... or any long option as name=value

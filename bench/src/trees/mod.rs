@@ -36,19 +36,22 @@ pub(crate) fn run(options: &Trees, stop: &Stop) -> Result<ExitCode> {
     let binaries = Binaries::find(bin_dir)?;
     let passthrough = find_passthrough(options.passthrough.as_deref(), bin_dir)?;
     let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
-    let progress = Progress::new(u64::from(options.rounds) * Operation::ALL.len() as u64);
+    let progress = Progress::new(u64::from(options.rounds) * Operation::all().count() as u64);
 
     progress.say("makes the archive and the repository");
     let files = files(options.files, passthrough.is_some(), &progress);
     let inputs = inputs(&pool, options, files)?;
     let cold = drop_caches();
     let mut times = Vec::new();
-    for round in 0..options.rounds {
-        measure(round, &pool, passthrough.as_deref(), &inputs, &mut times, &progress, stop)?;
+    for pass in Operation::PASSES {
+        for round in 0..options.rounds {
+            let sides = sides(round, &pool, passthrough.as_deref(), stop)?;
+            measure(pass, round, &sides, &inputs, &mut times, &progress, stop)?;
+        }
     }
     drop((pool, progress));
 
-    let done = Operation::ALL.into_iter().filter(|operation| operation.is_done(&inputs));
+    let done = Operation::all().filter(|operation| operation.is_done(&inputs));
     let rows = done.map(|operation| {
         Row::new(operation.name(), |way| {
             let of_it = times.iter().filter(|time| (time.0, time.1) == (operation, way));
@@ -69,35 +72,38 @@ pub(crate) fn run(options: &Trees, stop: &Stop) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One round: each operation on each side, the first of them another one each round.
+/// All ways, the first of them another one each round.
+fn sides(round: u32, pool: &Pool, passthrough: Option<&Path>, stop: &Stop) -> Result<Vec<Side>> {
+    let mut ways = vec![Way::Source, Way::Rampool];
+    ways.extend(passthrough.map(|_| Way::Passthrough));
+    let turn = round as usize % ways.len();
+    ways.rotate_left(turn);
+    ways.into_iter().map(|way| Side::open(way, pool, passthrough, stop)).collect()
+}
+
+/// Each operation of a pass on each side, in the directory of the round.
 fn measure(
+    pass: &[Operation],
     round: u32,
-    pool: &Pool,
-    passthrough: Option<&Path>,
+    sides: &[Side],
     inputs: &Inputs,
     times: &mut Vec<Time>,
     progress: &Progress,
     stop: &Stop,
 ) -> Result<()> {
-    let mut ways = vec![Way::Source, Way::Rampool];
-    ways.extend(passthrough.map(|_| Way::Passthrough));
-    let turn = round as usize % ways.len();
-    ways.rotate_left(turn);
-    let sides: Vec<_> = ways
-        .into_iter()
-        .map(|way| Side::open(way, pool, passthrough, stop))
-        .collect::<Result<_>>()?;
-    for operation in Operation::ALL.into_iter().filter(|operation| operation.is_done(inputs)) {
-        for side in &sides {
+    for &operation in pass {
+        for side in sides.iter().filter(|_| operation.is_done(inputs)) {
             stop.check()?;
             progress.say(format!("{}, {}", operation.name(), side.way.name()));
+            let dir = side.path.join(round.to_string());
+            std::fs::create_dir_all(&dir)?;
             if operation.is_cold() {
                 drop_caches();
             } else {
                 // What the others have written is not to be paid by this one.
                 rustix::fs::sync();
             }
-            let elapsed = operation.time(inputs, &side.path)?;
+            let elapsed = operation.time(inputs, &dir)?;
             times.push((operation, side.way, elapsed.as_secs_f64()));
         }
         progress.step();
