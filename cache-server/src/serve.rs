@@ -98,10 +98,11 @@ impl PutRun<'_> {
         } else {
             let mut state = self.service.state.lock();
             for entry in entries {
-                state.store.put(self.mount, entry);
+                let stored = state.store.put(self.mount, entry);
+                let outcome = if stored { PutOutcome::Stored } else { PutOutcome::Rejected };
+                self.answer.put_u8(outcome as u8);
+                *(if stored { &mut self.stored } else { &mut self.rejected }) += 1;
             }
-            self.answer.put_bytes(PutOutcome::Stored as u8, entries.len());
-            self.stored += entries.len();
         }
         self.spent += began.elapsed();
     }
@@ -132,6 +133,7 @@ mod tests {
     fn a_put_is_answered_block_by_block_and_a_get_finds_it() {
         let lending = watch::Sender::new(Lending { capacity_bytes: 1, pausing: false });
         let service = Service::new(Store::new(1).unwrap(), lending.subscribe());
+        service.state().store.admit(MOUNT, &"vm1".into());
         let block = SealedBlock { tag: [9; 16], data: [7; BLOCK_SIZE] };
         let entry = PutEntry { key: RemoteKey([1; 16]), block: block.clone() };
         let other = PutEntry { key: RemoteKey([2; 16]), block: block.clone() };

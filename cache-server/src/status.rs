@@ -136,7 +136,7 @@ impl Reporter {
             held_bytes: (facts.blocks * BLOCK_SIZE) as u64,
             segments: SegmentCounts {
                 total: facts.segments_total as u64,
-                free: facts.segments_free as u64,
+                free: (facts.segments_allowed.saturating_sub(facts.segments_in_use)) as u64,
                 full: facts.segments_full as u64,
             },
             blocks: facts.blocks as u64,

@@ -1,16 +1,20 @@
 //! Which block lies in which slot.
 //!
-//! A hash table of slot numbers, half empty, with linear probing and no tombstones: it has its
-//! final size from the start, so that no insertion ever stops to rebuild it. What a slot holds is
-//! in arrays beside it. A block is known by 64 bits of a hash keyed with a secret of this process:
+//! A hash table of slot numbers, at least half empty, with linear probing and no tombstones. It has
+//! one of two sizes, a small one and the final one, so that an insertion stops once at most, and
+//! shortly, to rebuild it. What a slot holds is in arrays beside it. A block is known by 64 bits of a hash keyed with a secret of this process:
 //! clients cannot aim for each other's blocks, and where two names do fall together, the seal
 //! does not fit and the client sees a miss.
 //!
-//! All memory is allocated zeroed at the start; the kernel backs it as it is used.
+//! The kernel backs it all as it is used. What stands for a segment goes back with the segment, the
+//! table when little is left.
+
+use std::io;
 
 use rampool_protocol::block::TAG_SIZE;
 
-use super::segments::SlotId;
+use super::segments::{SEGMENT_BLOCKS, SegmentId, SlotId};
+use super::zeroed::Zeroed;
 
 /// What a block is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,28 +26,38 @@ pub(crate) type Tag = [u8; TAG_SIZE];
 /// Table places a slot: chains stay short, a lookup costs one or two reads of fingerprints.
 const PLACES_PER_SLOT: usize = 2;
 
+/// Places of the small table: half of them are moved when it grows.
+const SMALL: usize = 16 * 1024;
+
 /// Maps fingerprints to slots, and slots to what is known of their blocks.
 #[derive(Debug)]
 pub(crate) struct Index {
     /// A slot's number plus one, or zero for none.
-    table: Box<[u32]>,
-    fingerprints: Box<[u64]>,
-    tags: Box<[Tag]>,
+    table: Zeroed<u32>,
+    /// How many of the table's places are used.
+    places: usize,
+    fingerprints: Zeroed<u64>,
+    tags: Zeroed<Tag>,
     /// One bit a slot: read since it was stored.
-    hits: Box<[u64]>,
+    hits: Zeroed<u64>,
     len: usize,
 }
 
 impl Index {
-    /// An index for `slots` slots.
-    pub(crate) fn new(slots: usize) -> Self {
-        Self {
-            table: vec![0; slots * PLACES_PER_SLOT].into(),
-            fingerprints: vec![0; slots].into(),
-            tags: vec![[0; TAG_SIZE]; slots].into(),
-            hits: vec![0; slots.div_ceil(64)].into(),
+    /// An index for `segments` segments.
+    ///
+    /// # Errors
+    /// When so much address space cannot be had.
+    pub(crate) fn new(segments: usize) -> io::Result<Self> {
+        let slots = segments * SEGMENT_BLOCKS;
+        Ok(Self {
+            table: Zeroed::new(slots * PLACES_PER_SLOT)?,
+            places: SMALL.min(slots * PLACES_PER_SLOT),
+            fingerprints: Zeroed::new(slots)?,
+            tags: Zeroed::new(slots)?,
+            hits: Zeroed::new(slots.div_ceil(64))?,
             len: 0,
-        }
+        })
     }
 
     /// The slot of a block.
@@ -79,6 +93,9 @@ impl Index {
     /// Records a block in a slot in which no block lives. Elsewhere it is forgotten.
     pub(crate) fn insert(&mut self, block: Fingerprint, slot: SlotId, tag: Tag) {
         debug_assert!(self.block_in(slot).is_none_or(|other| other == block));
+        if self.len * PLACES_PER_SLOT >= self.places && self.places < self.table.len() {
+            self.rebuild(self.table.len());
+        }
         let place = self.place_of(block);
         if self.table[place] == 0 {
             self.len += 1;
@@ -112,6 +129,41 @@ impl Index {
         self.table[gap] = 0;
     }
 
+    /// Forgets all blocks of a segment, says how many there were, and gives back the memory of what
+    /// was known of them.
+    pub(crate) fn clear(&mut self, segment: SegmentId) -> usize {
+        let before = self.len;
+        for slot in segment.slots() {
+            if let Some(block) = self.block_in(slot) {
+                self.remove(block);
+            }
+        }
+        let slots = segment.slot(0).index()..segment.slot(SEGMENT_BLOCKS - 1).index() + 1;
+        self.fingerprints.clear(slots.clone());
+        self.tags.clear(slots);
+        if self.places > SMALL && self.len < SMALL / PLACES_PER_SLOT / 4 {
+            self.rebuild(SMALL);
+        }
+        before - self.len
+    }
+
+    /// Forgets the blocks of a segment that `present`, by place, says are gone. Says how many it
+    /// forgot, and how many are left.
+    pub(crate) fn retain(&mut self, segment: SegmentId, present: &[bool]) -> (usize, usize) {
+        let (mut gone, mut left) = (0, 0);
+        for (slot, present) in segment.slots().zip(present) {
+            match self.block_in(slot) {
+                Some(block) if !present => {
+                    self.remove(block);
+                    gone += 1;
+                }
+                Some(_) => left += 1,
+                None => {}
+            }
+        }
+        (gone, left)
+    }
+
     /// How many blocks are known.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -124,6 +176,15 @@ impl Index {
             + size_of_val(&*self.fingerprints)
             + size_of_val(&*self.tags)
             + size_of_val(&*self.hits)
+    }
+
+    /// Memory behind the index, in bytes.
+    #[cfg(test)]
+    pub(super) fn resident(&self) -> usize {
+        self.table.resident()
+            + self.fingerprints.resident()
+            + self.tags.resident()
+            + self.hits.resident()
     }
 
     /// The place where the block is, or the empty one where it would go. There always is one:
@@ -139,13 +200,25 @@ impl Index {
         place
     }
 
+    /// Uses the first `places` of the table from now on.
+    fn rebuild(&mut self, places: usize) {
+        let known: Vec<u32> =
+            self.table[..self.places].iter().copied().filter(|&number| number != 0).collect();
+        self.table.clear(0..self.places);
+        self.places = places;
+        for number in known {
+            let place = self.place_of(Fingerprint(self.fingerprints[number as usize - 1]));
+            self.table[place] = number;
+        }
+    }
+
     /// Fingerprints are evenly spread over 64 bits; this spreads them evenly over the table.
     fn home(&self, block: Fingerprint) -> usize {
-        ((u128::from(block.0) * self.table.len() as u128) >> 64) as usize
+        ((u128::from(block.0) * self.places as u128) >> 64) as usize
     }
 
     fn next(&self, place: usize) -> usize {
-        if place + 1 == self.table.len() { 0 } else { place + 1 }
+        if place + 1 == self.places { 0 } else { place + 1 }
     }
 }
 
@@ -181,7 +254,8 @@ mod tests {
             ], 0..200)
         ) {
             const SLOTS: usize = 64;
-            let mut index = Index::new(SLOTS);
+            let mut index = Index::new(1).unwrap();
+            index.places = 2 * SLOTS;
             let mut model: HashMap<u64, (usize, bool)> = HashMap::new();
             for (step, op) in ops.into_iter().enumerate() {
                 match op {

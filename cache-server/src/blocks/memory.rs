@@ -4,7 +4,7 @@
 //! so no reference into the region is ever made: pages are copied in and out by address. A page
 //! that was taken reads as zeros until it is written again.
 //!
-//! All `unsafe` of the server is here.
+//! `unsafe` of the server is here and in `zeroed`.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -14,7 +14,7 @@ use bytes::{BufMut as _, BytesMut};
 use rampool_protocol::block::BLOCK_SIZE;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use super::segments::{SEGMENT_BYTES, SegmentId, SlotId};
+use super::segments::{SEGMENT_BLOCKS, SEGMENT_BYTES, SegmentId, SlotId};
 
 /// Ciphertext begins with this many zero bytes once in 2^128 blocks; a page that was taken
 /// always does.
@@ -159,6 +159,27 @@ impl Region {
         if self.advise(segment, Advice::LinuxFree).is_err() {
             self.lazily_freeable.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Gives the memory of a segment back to the kernel.
+    pub(crate) fn release(&mut self, segment: SegmentId) {
+        // It fails for locked memory only, which this is not.
+        let _ = self.advise(segment, Advice::LinuxDontNeed);
+    }
+
+    /// Which pages of a segment the kernel has not taken.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(crate) fn present(&self, segment: SegmentId) -> io::Result<[bool; SEGMENT_BLOCKS]> {
+        let mut pages = [0; SEGMENT_BLOCKS];
+        let start = self.page(segment.slot(0));
+        // SAFETY: a whole segment of our own mapping, and room for one byte for each of its pages.
+        let done = unsafe { libc::mincore(start.cast(), SEGMENT_BYTES, pages.as_mut_ptr()) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(pages.map(|page: u8| page & 1 != 0))
     }
 
     /// Takes a page away as the kernel would.

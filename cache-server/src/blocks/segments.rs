@@ -1,11 +1,15 @@
-//! Segments: how the region is divided, and the order in which segments are filled and reused.
+//! Segments: how the region is divided, who fills them, and the order in which they are reused.
 //!
-//! A segment is free, open, or full. One at most is open; blocks go there in order of arrival.
-//! Full segments are evicted oldest first, and the evicted one becomes the open one.
+//! A segment is free, open, or full. A mount has one open segment at most; its blocks go there in
+//! order of arrival. No more segments are in use than are allowed at the moment. When those are
+//! full, the client that holds the most gives its oldest: so clients that all want room end with
+//! equal shares, one that wants less keeps what it has, and nobody loses to one that holds more.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use rampool_protocol::block::BLOCK_SIZE;
+use rampool_protocol::control::MountId;
 
 /// Bytes in a segment: a huge page, so that handing it over is one cheap call.
 pub(crate) const SEGMENT_BYTES: usize = 2 << 20;
@@ -27,6 +31,11 @@ impl SegmentId {
         Self(index as u32)
     }
 
+    /// The place in the region, in segments.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+
     /// The slot at `place` within the segment.
     pub(crate) fn slot(self, place: usize) -> SlotId {
         assert!(place < SEGMENT_BLOCKS, "a place within the segment");
@@ -34,7 +43,7 @@ impl SegmentId {
     }
 
     /// All slots, in order.
-    pub(crate) fn slots(self) -> impl Iterator<Item = SlotId> {
+    pub(crate) fn slots(self) -> impl ExactSizeIterator<Item = SlotId> {
         (0..SEGMENT_BLOCKS).map(move |place| self.slot(place))
     }
 }
@@ -54,125 +63,406 @@ impl SlotId {
 /// The most segments there can be: slots are numbered in 32 bits, one number is left out.
 pub(crate) const SEGMENTS_MAX: usize = u32::MAX as usize / SEGMENT_BLOCKS;
 
-/// Which segments are free, open and full.
+/// Which segments are free, open and full, and whose.
 #[derive(Debug)]
 pub(crate) struct Segments {
-    total: usize,
-    /// Never used yet; taken from the end.
+    /// How many may be in use.
+    allowed: usize,
+    /// How many of them one client may have.
+    client_max: usize,
+    /// What each segment is.
+    states: Box<[State]>,
+    /// Taken from the end.
     free: Vec<SegmentId>,
-    /// Oldest first.
-    full: VecDeque<SegmentId>,
-    open: Option<Open>,
+    holders: Vec<Holder>,
 }
 
-/// The segment that is being filled, with room for one block at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Open,
+    Full,
+}
+
+/// A mount, and what it holds.
+#[derive(Debug)]
+struct Holder {
+    mount: MountId,
+    /// The name of the client: all its mounts share its share.
+    client: Arc<str>,
+    open: Option<Open>,
+    /// Oldest first.
+    full: VecDeque<SegmentId>,
+}
+
+/// A segment that is being filled, with room for one block at least.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     segment: SegmentId,
     used: usize,
 }
 
-/// Where the next block may go.
+/// Where the next block of a mount may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// Into the open segment.
+    /// Into its open segment.
     Open,
     /// Into this segment once it is opened; nothing lies in it.
     Free(SegmentId),
-    /// Into this one, the oldest, once its blocks are evicted.
-    Oldest(SegmentId),
+    /// Into this one, its own oldest, once its blocks are evicted.
+    Own(SegmentId),
+    /// Into this one, another mount's, once its blocks are evicted.
+    Other(SegmentId),
+    /// Nowhere.
+    None,
 }
 
 impl Segments {
-    /// `total` segments, all free.
+    /// `total` segments, all free and all allowed.
     pub(crate) fn new(total: usize) -> Self {
         assert!(total > 0, "a region has at least one segment");
         Self {
-            total,
+            allowed: total,
+            client_max: total,
+            states: vec![State::Free; total].into(),
             free: (0..total).rev().map(SegmentId::new).collect(),
-            full: VecDeque::with_capacity(total),
-            open: None,
+            holders: Vec::new(),
         }
     }
 
-    /// Where the next block may go. A free or oldest segment is taken out by this call and is
-    /// to be opened next.
-    pub(crate) fn room(&mut self) -> Room {
-        if self.open.is_some() {
-            Room::Open
-        } else if let Some(segment) = self.free.pop() {
-            Room::Free(segment)
-        } else {
-            let oldest = self.full.pop_front();
-            Room::Oldest(oldest.expect("a segment that is neither free nor open is full"))
+    /// No more than so many may be in use from now on; those above are for [`Self::excess`].
+    pub(crate) fn allow(&mut self, segments: usize) {
+        self.allowed = segments.min(self.total());
+    }
+
+    /// No client may have more than so many from now on.
+    pub(crate) fn limit_clients(&mut self, segments: usize) {
+        self.client_max = segments.max(1);
+    }
+
+    /// A mount of `client` will ask for room.
+    pub(crate) fn admit(&mut self, mount: MountId, client: &Arc<str>) {
+        if self.holder(mount).is_none() {
+            let (client, full) = (client.clone(), VecDeque::new());
+            self.holders.push(Holder { mount, client, open: None, full });
         }
     }
 
-    /// Makes `segment` the open one, with blocks in its first `used` places.
-    pub(crate) fn open(&mut self, segment: SegmentId, used: usize) {
-        assert!(self.open.is_none() && used < SEGMENT_BLOCKS, "one open segment, with room");
-        self.open = Some(Open { segment, used });
+    /// A mount asks for room no more: all its segments become free, and are returned.
+    pub(crate) fn dismiss(&mut self, mount: MountId) -> Vec<SegmentId> {
+        let Some(n) = self.holder(mount) else { return Vec::new() };
+        let holder = self.holders.swap_remove(n);
+        let held: Vec<_> =
+            holder.full.into_iter().chain(holder.open.map(|open| open.segment)).collect();
+        held.iter().for_each(|&segment| self.set_free(segment));
+        held
+    }
+
+    /// Where the next block of `mount` may go. A segment that is returned is out of all lists, and
+    /// is to be opened next.
+    pub(crate) fn room(&mut self, mount: MountId) -> Room {
+        let Some(n) = self.holder(mount) else { return Room::None };
+        if self.holders[n].open.is_some() {
+            return Room::Open;
+        }
+        let own = self.held_by_client(n);
+        if own < self.client_max
+            && self.in_use() < self.allowed
+            && let Some(segment) = self.free.pop()
+        {
+            return Room::Free(segment);
+        }
+        let richest = self.richest().filter(|_| own < self.client_max);
+        let giver = match richest {
+            Some(other) if self.held_by_client(other) > own => other,
+            // Its own client's, and its own if it has any.
+            _ if self.holders[n].held() > 0 => n,
+            _ => match self.richest_of(&self.holders[n].client.clone()) {
+                Some(other) => other,
+                None => return Room::None,
+            },
+        };
+        match self.take_from(giver) {
+            Some(segment) if giver == n => Room::Own(segment),
+            Some(segment) => Room::Other(segment),
+            None => Room::None,
+        }
+    }
+
+    /// Makes `segment` the open one of `mount`, with blocks in its first `used` places.
+    pub(crate) fn open(&mut self, mount: MountId, segment: SegmentId, used: usize) {
+        let n = self.holder(mount).expect("room() found it");
+        let holder = &mut self.holders[n];
+        assert!(holder.open.is_none() && used < SEGMENT_BLOCKS, "one open segment, with room");
+        holder.open = Some(Open { segment, used });
+        self.states[segment.index()] = State::Open;
     }
 
     /// Takes the next place of the open segment. The segment is returned, too, when that was its
     /// last place: it counts as full from now on.
-    pub(crate) fn take_slot(&mut self) -> (SlotId, Option<SegmentId>) {
-        let open = self.open.as_mut().expect("room() came first");
+    pub(crate) fn take_slot(&mut self, mount: MountId) -> (SlotId, Option<SegmentId>) {
+        let n = self.holder(mount).expect("room() found it");
+        let holder = &mut self.holders[n];
+        let open = holder.open.as_mut().expect("room() came first");
         let slot = open.segment.slot(open.used);
         open.used += 1;
         if open.used < SEGMENT_BLOCKS {
             return (slot, None);
         }
         let filled = open.segment;
-        self.open = None;
-        self.full.push_back(filled);
+        holder.open = None;
+        holder.full.push_back(filled);
+        self.states[filled.index()] = State::Full;
         (slot, Some(filled))
+    }
+
+    /// A segment that is to be given up, since more are in use than are allowed: the oldest of the
+    /// client that holds the most. It counts as free from now on.
+    pub(crate) fn excess(&mut self) -> Option<SegmentId> {
+        if self.in_use() <= self.allowed {
+            return None;
+        }
+        let segment = self.take_from(self.richest()?)?;
+        self.set_free(segment);
+        Some(segment)
+    }
+
+    /// A full segment in which no block lives any more becomes free.
+    pub(crate) fn emptied(&mut self, segment: SegmentId) {
+        for holder in &mut self.holders {
+            if let Some(place) = holder.full.iter().position(|&full| full == segment) {
+                holder.full.remove(place);
+                self.set_free(segment);
+                return;
+            }
+        }
+    }
+
+    /// Whether a segment is full.
+    pub(crate) fn is_full(&self, segment: SegmentId) -> bool {
+        self.states[segment.index()] == State::Full
     }
 
     /// All segments.
     pub(crate) fn total(&self) -> usize {
-        self.total
+        self.states.len()
     }
 
-    /// Segments that were never used.
-    pub(crate) fn free(&self) -> usize {
-        self.free.len()
+    /// How many may be in use.
+    pub(crate) fn allowed(&self) -> usize {
+        self.allowed
     }
 
-    /// Segments that are full.
+    /// How many are open or full.
+    pub(crate) fn in_use(&self) -> usize {
+        self.total() - self.free.len()
+    }
+
+    /// How many are full.
     pub(crate) fn full(&self) -> usize {
-        self.full.len()
+        self.holders.iter().map(|holder| holder.full.len()).sum()
+    }
+
+    /// How many a mount holds.
+    pub(crate) fn held(&self, mount: MountId) -> usize {
+        self.holder(mount).map_or(0, |n| self.holders[n].held())
     }
 
     /// Memory that the records take.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + (self.free.capacity() + self.full.capacity()) * size_of::<SegmentId>()
+        let full: usize = self.holders.iter().map(|holder| holder.full.capacity()).sum();
+        size_of::<Self>()
+            + size_of_val(&*self.states)
+            + (self.free.capacity() + full) * size_of::<SegmentId>()
+            + self.holders.capacity() * size_of::<Holder>()
+    }
+
+    fn holder(&self, mount: MountId) -> Option<usize> {
+        self.holders.iter().position(|holder| holder.mount == mount)
+    }
+
+    /// What the client of a holder holds in all.
+    fn held_by_client(&self, n: usize) -> usize {
+        let client = &self.holders[n].client;
+        self.holders.iter().filter(|other| other.client == *client).map(Holder::held).sum()
+    }
+
+    /// Of the client that holds the most, the mount that holds the most.
+    fn richest(&self) -> Option<usize> {
+        (0..self.holders.len())
+            .filter(|&n| self.holders[n].held() > 0)
+            .max_by_key(|&n| (self.held_by_client(n), self.holders[n].held()))
+    }
+
+    fn richest_of(&self, client: &Arc<str>) -> Option<usize> {
+        (0..self.holders.len())
+            .filter(|&n| self.holders[n].client == *client && self.holders[n].held() > 0)
+            .max_by_key(|&n| self.holders[n].held())
+    }
+
+    /// The oldest segment of a holder; the open one if it has no other.
+    fn take_from(&mut self, n: usize) -> Option<SegmentId> {
+        let holder = &mut self.holders[n];
+        holder.full.pop_front().or_else(|| holder.open.take().map(|open| open.segment))
+    }
+
+    fn set_free(&mut self, segment: SegmentId) {
+        self.states[segment.index()] = State::Free;
+        self.free.push(segment);
+    }
+}
+
+impl Holder {
+    fn held(&self) -> usize {
+        self.full.len() + usize::from(self.open.is_some())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    #[test]
-    fn segments_are_filled_one_by_one_and_reused_oldest_first() {
-        let mut segments = Segments::new(2);
-        for expected in [
-            Room::Free(SegmentId(0)),
-            Room::Free(SegmentId(1)),
-            Room::Oldest(SegmentId(0)),
-            Room::Oldest(SegmentId(1)),
-        ] {
-            let room = segments.room();
-            assert_eq!(room, expected);
-            let (Room::Free(segment) | Room::Oldest(segment)) = room else { unreachable!() };
-            segments.open(segment, 500);
-            for place in 500..512 {
-                assert_eq!(segments.room(), Room::Open);
-                let filled = (place == 511).then_some(segment);
-                assert_eq!(segments.take_slot(), (segment.slot(place), filled));
+    const ONE: MountId = MountId([1; 16]);
+    const TWO: MountId = MountId([2; 16]);
+    const THREE: MountId = MountId([3; 16]);
+
+    /// Three mounts, the last two of one client.
+    fn segments(total: usize) -> Segments {
+        let mut segments = Segments::new(total);
+        for (mount, client) in [(ONE, "one"), (TWO, "two"), (THREE, "two")] {
+            segments.admit(mount, &client.into());
+        }
+        segments
+    }
+
+    /// Fills what is open, and one segment more. Says where there was room.
+    fn fill(segments: &mut Segments, mount: MountId) -> Room {
+        loop {
+            let room = segments.room(mount);
+            match room {
+                Room::None => return room,
+                Room::Open => while segments.take_slot(mount).1.is_none() {},
+                Room::Free(segment) | Room::Own(segment) | Room::Other(segment) => {
+                    segments.open(mount, segment, SEGMENT_BLOCKS - 2);
+                    assert_eq!(segments.room(mount), Room::Open);
+                    assert_eq!(segments.take_slot(mount), (segment.slot(510), None));
+                    assert_eq!(segments.take_slot(mount), (segment.slot(511), Some(segment)));
+                    return room;
+                }
             }
         }
-        assert_eq!((segments.total(), segments.free(), segments.full()), (2, 0, 2));
+    }
+
+    #[test]
+    fn a_mount_alone_has_all_of_them_and_reuses_its_oldest() {
+        let mut segments = segments(2);
+        for room in [
+            Room::Free(SegmentId(0)),
+            Room::Free(SegmentId(1)),
+            Room::Own(SegmentId(0)),
+            Room::Own(SegmentId(1)),
+        ] {
+            assert_eq!(fill(&mut segments, ONE), room);
+        }
+        assert_eq!((segments.in_use(), segments.full()), (2, 2));
+    }
+
+    #[test]
+    fn who_comes_later_gets_an_equal_share_and_clients_count_not_mounts() {
+        let mut segments = segments(8);
+        (0..20).for_each(|_| drop(fill(&mut segments, ONE)));
+        (0..20).for_each(|_| drop(fill(&mut segments, TWO)));
+        assert_eq!((segments.held(ONE), segments.held(TWO)), (4, 4));
+        for mount in [THREE, ONE, TWO].repeat(20) {
+            fill(&mut segments, mount);
+        }
+        assert_eq!(segments.held(ONE), 4);
+        assert_eq!(segments.held(TWO) + segments.held(THREE), 4);
+        assert!(segments.held(THREE) > 0);
+        // What one leaves, the others may have.
+        assert_eq!(segments.dismiss(ONE).len(), 4);
+        (0..20).for_each(|_| drop(fill(&mut segments, TWO)));
+        assert_eq!(segments.held(TWO) + segments.held(THREE), 8);
+        assert_eq!(fill(&mut segments, ONE), Room::None, "it is not known any more");
+    }
+
+    #[test]
+    fn a_client_stays_below_its_limit_though_there_is_room() {
+        let mut segments = segments(8);
+        segments.limit_clients(3);
+        for mount in [ONE, TWO, THREE].repeat(5) {
+            assert_ne!(fill(&mut segments, mount), Room::None);
+        }
+        assert_eq!(segments.held(ONE), 3);
+        assert_eq!(segments.held(TWO) + segments.held(THREE), 3);
+    }
+
+    #[test]
+    fn what_is_in_use_beyond_what_is_allowed_comes_from_who_holds_the_most() {
+        let mut segments = segments(8);
+        (0..6).for_each(|_| drop(fill(&mut segments, ONE)));
+        (0..2).for_each(|_| drop(fill(&mut segments, TWO)));
+        segments.allow(3);
+        assert_eq!(fill(&mut segments, TWO), Room::Other(SegmentId(0)), "no more than before");
+        let given: Vec<_> = std::iter::from_fn(|| segments.excess()).collect();
+        assert_eq!(given.len(), 5);
+        assert_eq!((segments.held(ONE), segments.held(TWO)), (2, 1));
+        segments.allow(0);
+        assert_eq!(std::iter::from_fn(|| segments.excess()).count(), 3);
+        assert_eq!(fill(&mut segments, ONE), Room::None);
+        segments.allow(8);
+        assert!(matches!(fill(&mut segments, ONE), Room::Free(_)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Fill(u8),
+        Allow(usize),
+        Excess,
+        Emptied(usize),
+        Dismiss(u8),
+    }
+
+    proptest! {
+        #[test]
+        fn every_segment_is_in_one_place(ops in prop::collection::vec(
+            prop_oneof![
+                8 => (1..4u8).prop_map(Op::Fill),
+                1 => (0..12usize).prop_map(Op::Allow),
+                2 => Just(Op::Excess),
+                1 => (0..10usize).prop_map(Op::Emptied),
+                1 => (1..4u8).prop_map(Op::Dismiss),
+            ], 0..200)
+        ) {
+            let mut segments = segments(10);
+            for op in ops {
+                let before = segments.in_use();
+                match op {
+                    Op::Fill(mount) => {
+                        let mount = MountId([mount; 16]);
+                        let held = segments.held(mount);
+                        fill(&mut segments, mount);
+                        prop_assert!(segments.in_use() <= before.max(segments.allowed()));
+                        prop_assert!(segments.held(mount) >= held.min(1));
+                    }
+                    Op::Allow(allowed) => segments.allow(allowed),
+                    Op::Excess => {
+                        let given = segments.excess().is_some();
+                        prop_assert_eq!(given, before > segments.allowed());
+                    }
+                    Op::Emptied(n) => segments.emptied(SegmentId::new(n)),
+                    Op::Dismiss(mount) => {
+                        let mount = MountId([mount; 16]);
+                        segments.dismiss(mount);
+                        segments.admit(mount, &(if mount == ONE { "one" } else { "two" }).into());
+                    }
+                }
+                let held: usize = [ONE, TWO, THREE].iter().map(|&mount| segments.held(mount)).sum();
+                prop_assert_eq!(held, segments.in_use());
+                let full = (0..10).filter(|&n| segments.is_full(SegmentId::new(n))).count();
+                prop_assert_eq!(full, segments.full());
+            }
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! The store: puts blocks into segments, gets them out, evicts whole segments.
 //!
 //! What holds: a GET finds exactly what was put last under its name, or nothing; no more
-//! memory is used than was reserved; eviction goes through the segments in order of their age
+//! memory is used than is allowed; eviction goes through the segments in order of their age
 //! and moves at most half of one, so that a PUT costs a bounded amount of work.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use rampool_protocol::block::{BLOCK_SIZE, PutEntry, RemoteKey};
@@ -26,8 +27,11 @@ pub(crate) struct Store {
     index: Index,
     segments: Segments,
     names: RandomState,
+    /// Where the search for pages that the kernel took goes on, in segments.
+    swept: usize,
     vanished: u64,
     evicted: u64,
+    given_back: u64,
     second_chances: u64,
 }
 
@@ -35,7 +39,8 @@ pub(crate) struct Store {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StoreFacts {
     pub(crate) segments_total: usize,
-    pub(crate) segments_free: usize,
+    pub(crate) segments_allowed: usize,
+    pub(crate) segments_in_use: usize,
     pub(crate) segments_full: usize,
     /// Blocks that a GET would look for in their page.
     pub(crate) blocks: usize,
@@ -48,10 +53,12 @@ pub(crate) struct StoreFacts {
     pub(crate) lazily_freeable: bool,
     /// First address and length of the region.
     pub(crate) extent: (usize, usize),
-    /// Blocks that the kernel had taken when they were looked for.
+    /// Blocks that the kernel took.
     pub(crate) vanished: u64,
     /// Blocks that had to go to make room.
     pub(crate) evicted: u64,
+    /// Blocks that went when their memory was given back.
+    pub(crate) given_back: u64,
     /// Blocks that were moved to the open segment instead.
     pub(crate) second_chances: u64,
 }
@@ -64,11 +71,13 @@ impl Store {
     pub(crate) fn new(segments: usize) -> io::Result<Self> {
         Ok(Self {
             memory: Region::reserve(segments)?,
-            index: Index::new(segments * SEGMENT_BLOCKS),
+            index: Index::new(segments)?,
             segments: Segments::new(segments),
             names: RandomState::new(),
+            swept: 0,
             vanished: 0,
             evicted: 0,
+            given_back: 0,
             second_chances: 0,
         })
     }
@@ -89,34 +98,106 @@ impl Store {
         true
     }
 
-    /// Keeps a block, in place of an older one of the same name.
-    pub(crate) fn put(&mut self, mount: MountId, entry: &PutEntry) {
+    /// A mount of `client` will put blocks.
+    pub(crate) fn admit(&mut self, mount: MountId, client: &Arc<str>) {
+        self.segments.admit(mount, client);
+    }
+
+    /// A mount will neither put nor get any more: its memory goes back.
+    pub(crate) fn dismiss(&mut self, mount: MountId) {
+        for segment in self.segments.dismiss(mount) {
+            self.release(segment);
+        }
+    }
+
+    /// Keeps a block, in place of an older one of the same name. False if there is no room, or if
+    /// the mount was not admitted; an older one is gone then, too.
+    pub(crate) fn put(&mut self, mount: MountId, entry: &PutEntry) -> bool {
         let block = self.fingerprint(mount, &entry.key);
-        match self.segments.room() {
+        let room = self.segments.room(mount);
+        match room {
             Room::Open => {}
-            Room::Free(segment) => {
+            Room::Free(segment) | Room::Own(segment) | Room::Other(segment) => {
                 self.memory.open(segment);
-                self.segments.open(segment, 0);
+                let kept = match room {
+                    Room::Own(_) => self.evict(segment, SECOND_CHANCES_MAX),
+                    Room::Other(_) => self.evict(segment, 0),
+                    _ => 0,
+                };
+                self.segments.open(mount, segment, kept);
             }
-            Room::Oldest(segment) => {
-                self.memory.open(segment);
-                let kept = self.evict(segment);
-                self.segments.open(segment, kept);
+            Room::None => {
+                self.index.remove(block);
+                return false;
             }
         }
-        let (slot, filled) = self.segments.take_slot();
+        let (slot, filled) = self.segments.take_slot(mount);
         self.memory.write(slot, &entry.block.data);
         self.index.insert(block, slot, entry.block.tag);
         if let Some(segment) = filled {
             self.memory.hand_over(segment);
         }
+        true
+    }
+
+    /// Allows so many segments to be in use from now on. What is above is given back by
+    /// [`Self::give_back`].
+    pub(crate) fn allow(&mut self, segments: usize) {
+        self.segments.allow(segments);
+    }
+
+    /// Allows one client no more than so many segments.
+    pub(crate) fn limit_clients(&mut self, segments: usize) {
+        self.segments.limit_clients(segments);
+    }
+
+    /// Gives back the memory of at most `segments` segments of those that are in use beyond what is
+    /// allowed. Returns how many there were.
+    pub(crate) fn give_back(&mut self, segments: usize) -> usize {
+        for done in 0..segments {
+            let Some(segment) = self.segments.excess() else { return done };
+            self.release(segment);
+        }
+        segments
+    }
+
+    /// Looks through at most `segments` segments for pages that the kernel took, and forgets their
+    /// blocks. Returns how many it found.
+    pub(crate) fn sweep(&mut self, segments: usize) -> usize {
+        let mut found = 0;
+        // Pages that were never handed over may be in the swap.
+        for _ in 0..if self.memory.lazily_freeable() { segments } else { 0 } {
+            let segment = SegmentId::new(self.swept);
+            self.swept = (self.swept + 1) % self.segments.total();
+            if !self.segments.is_full(segment) {
+                continue;
+            }
+            let Ok(present) = self.memory.present(segment) else { break };
+            if present.iter().all(|&present| present) {
+                continue;
+            }
+            let (gone, left) = self.index.retain(segment, &present);
+            found += gone;
+            if left == 0 {
+                self.segments.emptied(segment);
+                self.release(segment);
+            }
+        }
+        self.vanished += found as u64;
+        found
+    }
+
+    /// Memory that a mount may be using.
+    pub(crate) fn held(&self, mount: MountId) -> usize {
+        self.segments.held(mount) * super::SEGMENT_BYTES
     }
 
     /// How the store is doing.
     pub(crate) fn facts(&self) -> StoreFacts {
         StoreFacts {
             segments_total: self.segments.total(),
-            segments_free: self.segments.free(),
+            segments_allowed: self.segments.allowed(),
+            segments_in_use: self.segments.in_use(),
             segments_full: self.segments.full(),
             blocks: self.index.len(),
             index_bytes: self.index_bytes(),
@@ -126,17 +207,24 @@ impl Store {
             extent: self.memory.extent(),
             vanished: self.vanished,
             evicted: self.evicted,
+            given_back: self.given_back,
             second_chances: self.second_chances,
         }
     }
 
-    /// Empties a segment, but for blocks that were read since they came there: those are pushed
-    /// together at its beginning. Says how many.
-    fn evict(&mut self, segment: SegmentId) -> usize {
+    /// Gives back a segment that is in no list but that of the free ones.
+    fn release(&mut self, segment: SegmentId) {
+        self.memory.release(segment);
+        self.given_back += self.index.clear(segment) as u64;
+    }
+
+    /// Empties a segment, but for at most `chances` blocks that were read since they came there: those
+    /// are pushed together at its beginning. Says how many.
+    fn evict(&mut self, segment: SegmentId, chances: usize) -> usize {
         let mut kept = 0;
         for slot in segment.slots() {
             let Some(block) = self.index.block_in(slot) else { continue };
-            if !self.index.was_hit(slot) || kept == SECOND_CHANCES_MAX {
+            if !self.index.was_hit(slot) || kept == chances {
                 self.index.remove(block);
                 self.evicted += 1;
             } else if self.relocate(block, slot, segment.slot(kept)) {

@@ -7,21 +7,29 @@ use proptest::prelude::*;
 use rampool_protocol::block::SealedBlock;
 
 const MOUNT: MountId = MountId([1; 16]);
+const OTHER: MountId = MountId([2; 16]);
+
+/// A store that has admitted [`MOUNT`].
+fn store(segments: usize) -> Store {
+    let mut store = Store::new(segments).unwrap();
+    store.admit(MOUNT, &"vm1".into());
+    store
+}
 
 #[test]
 fn blocks_of_different_mounts_never_meet() {
-    let mut store = Store::new(1).unwrap();
-    let other = MountId([2; 16]);
+    let mut store = store(2);
+    store.admit(OTHER, &"vm2".into());
     put(&mut store, 5, 1);
-    assert_eq!(read(&mut store, other, 5), None);
-    store.put(other, &entry(5, 2));
+    assert_eq!(read(&mut store, OTHER, 5), None);
+    assert!(store.put(OTHER, &entry(5, 2)));
     assert_eq!(read(&mut store, MOUNT, 5), Some(1));
-    assert_eq!(read(&mut store, other, 5), Some(2));
+    assert_eq!(read(&mut store, OTHER, 5), Some(2));
 }
 
 #[test]
 fn segments_are_evicted_oldest_first() {
-    let mut store = Store::new(4).unwrap();
+    let mut store = store(4);
     let capacity = 4 * SEGMENT_BLOCKS as u32;
     for id in 0..capacity {
         put(&mut store, id, 0);
@@ -35,7 +43,7 @@ fn segments_are_evicted_oldest_first() {
 
 #[test]
 fn a_second_chance_is_given_once_and_to_half_a_segment_at_most() {
-    let mut store = Store::new(4).unwrap();
+    let mut store = store(4);
     let segment = SEGMENT_BLOCKS as u32;
     for id in 0..4 * segment {
         put(&mut store, id, 0);
@@ -65,7 +73,7 @@ fn a_second_chance_is_given_once_and_to_half_a_segment_at_most() {
 
 #[test]
 fn hot_blocks_never_keep_new_ones_out() {
-    let mut store = Store::new(4).unwrap();
+    let mut store = store(4);
     for id in 0..20 * SEGMENT_BLOCKS as u32 {
         put(&mut store, id, 0);
         for hot in (0..=id).rev().take(if id % 512 == 0 { 3000 } else { 0 }) {
@@ -78,7 +86,7 @@ fn hot_blocks_never_keep_new_ones_out() {
 #[test]
 fn the_index_takes_at_most_forty_bytes_a_block() {
     for segments in [4, 100, 1024] {
-        let mut store = Store::new(segments).unwrap();
+        let mut store = store(segments);
         let blocks = segments * SEGMENT_BLOCKS;
         for id in 0..blocks as u32 {
             // One byte is written, not a page: the memory of this test is not the index's.
@@ -94,7 +102,7 @@ fn the_index_takes_at_most_forty_bytes_a_block() {
 
 #[test]
 fn a_page_that_the_kernel_took_is_a_miss_and_costs_one_block() {
-    let mut store = Store::new(4).unwrap();
+    let mut store = store(4);
     for id in 0..600 {
         put(&mut store, id, 3);
     }
@@ -135,7 +143,7 @@ proptest! {
     #[test]
     fn a_get_finds_what_was_put_last_or_nothing(ops in ops()) {
         const SEGMENTS: usize = 4;
-        let mut store = Store::new(SEGMENTS).unwrap();
+        let mut store = store(SEGMENTS);
         let mut model: HashMap<u32, u8> = HashMap::new();
         let mut puts = 0;
         for op in ops {
@@ -164,7 +172,7 @@ proptest! {
             }
             let facts = store.facts();
             prop_assert!(facts.blocks <= SEGMENTS * SEGMENT_BLOCKS);
-            prop_assert!(facts.segments_free + facts.segments_full <= SEGMENTS);
+            prop_assert!(facts.segments_full <= facts.segments_in_use && facts.segments_in_use <= SEGMENTS);
         }
         for (&id, &fill) in &model {
             let found = read(&mut store, MOUNT, id);
@@ -190,7 +198,7 @@ fn entry(id: u32, fill: u8) -> PutEntry {
 }
 
 fn put(store: &mut Store, id: u32, fill: u8) {
-    store.put(MOUNT, &entry(id, fill));
+    assert!(store.put(MOUNT, &entry(id, fill)));
 }
 
 /// The content of a block, after checking that all of it is there.
@@ -210,8 +218,86 @@ fn known(store: &Store, id: u32) -> bool {
 }
 
 fn take(store: &mut Store) -> (SlotId, Option<SegmentId>) {
-    if let Room::Free(segment) = store.segments.room() {
-        store.segments.open(segment, 0);
+    if let Room::Free(segment) = store.segments.room(MOUNT) {
+        store.segments.open(MOUNT, segment, 0);
     }
-    store.segments.take_slot()
+    store.segments.take_slot(MOUNT)
+}
+
+#[test]
+fn memory_goes_back_oldest_first_and_what_is_left_is_found() {
+    let mut store = store(8);
+    let segment = SEGMENT_BLOCKS as u32;
+    for id in 0..6 * segment {
+        put(&mut store, id, 1);
+    }
+    store.allow(2);
+    assert_eq!(store.give_back(3), 3);
+    assert_eq!(store.give_back(3), 1);
+    for id in 0..6 * segment {
+        assert_eq!(read(&mut store, MOUNT, id), (id >= 4 * segment).then_some(1));
+    }
+    assert_eq!(store.facts().given_back, u64::from(4 * segment));
+    // Not a page of it stays.
+    let present = (0..8).map(|n| store.memory.present(SegmentId::new(n)).unwrap());
+    assert_eq!(present.flatten().filter(|&present| present).count(), 2 * SEGMENT_BLOCKS);
+
+    store.allow(0);
+    store.give_back(8);
+    assert!(!store.put(MOUNT, &entry(1, 1)), "nothing is allowed");
+    assert_eq!((store.facts().blocks, store.facts().segments_in_use), (0, 0));
+    store.allow(8);
+    for id in 0..6 * segment {
+        put(&mut store, id, 2);
+    }
+    assert!((0..6 * segment).all(|id| read(&mut store, MOUNT, id) == Some(2)));
+}
+
+#[test]
+fn what_the_kernel_took_is_found_without_being_asked_for() {
+    let mut store = store(4);
+    let segment = SEGMENT_BLOCKS as u32;
+    for id in 0..3 * segment {
+        put(&mut store, id, 1);
+    }
+    // All of the first segment, and a page of the second.
+    for id in 0..=segment {
+        let slot = store.index.find(store.fingerprint(MOUNT, &key(id))).unwrap();
+        store.memory.take(slot);
+    }
+    assert_eq!(store.sweep(4), SEGMENT_BLOCKS + 1);
+    let facts = store.facts();
+    assert_eq!((facts.vanished, facts.blocks), (513, 2 * SEGMENT_BLOCKS - 1));
+    assert_eq!(facts.segments_in_use, 2, "the first can be used again");
+    assert_eq!(store.sweep(4), 0);
+    assert!((segment + 1..3 * segment).all(|id| read(&mut store, MOUNT, id) == Some(1)));
+}
+
+#[test]
+fn a_mount_that_left_leaves_nothing() {
+    let mut store = store(4);
+    store.admit(OTHER, &"vm2".into());
+    for id in 0..700 {
+        put(&mut store, id, 1);
+        assert!(store.put(OTHER, &entry(id, 2)));
+    }
+    assert_eq!(store.held(OTHER), 2 * super::super::SEGMENT_BYTES);
+    store.dismiss(OTHER);
+    assert_eq!((store.held(OTHER), store.facts().blocks), (0, 700));
+    assert!((0..700).all(|id| read(&mut store, MOUNT, id) == Some(1)));
+    assert!((0..700).all(|id| read(&mut store, OTHER, id).is_none()));
+}
+
+#[test]
+fn the_index_shrinks_with_what_is_held() {
+    let mut store = store(64);
+    let before = store.index.resident();
+    for id in 0..64 * SEGMENT_BLOCKS as u32 {
+        put(&mut store, id, 1);
+    }
+    assert!(store.index.resident() - before > 900 << 10);
+    store.allow(1);
+    store.give_back(64);
+    assert!(store.index.resident() - before < 100 << 10);
+    assert!((63 * 512..64 * 512).all(|id| read(&mut store, MOUNT, id) == Some(1)));
 }
