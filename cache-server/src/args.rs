@@ -2,18 +2,20 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use rampool_protocol::endpoint::PORT_DEFAULT;
 use rampool_protocol::size::ByteSize;
 
-use crate::lend::{Limit, sense};
+use crate::lend::{Detector, Limit, Policy, Share, sense};
 use crate::status;
 
 /// Lends a machine's idle memory to the clients of a rampool pool.
 ///
-/// Memory is lent such that the kernel can take it back at any moment without asking.
+/// Memory is lent such that the kernel can take it back at any moment without asking. How much is lent
+/// follows what the machine itself needs.
 #[derive(Debug, Parser)]
 #[command(
     name = "rampool-server",
@@ -29,9 +31,33 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen())]
     listen: String,
 
-    /// The most memory to lend, such as 512M or 2G (powers of 1024)
-    #[arg(long, value_name = "SIZE", required = true)]
-    lend: Option<String>,
+    /// How much memory to lend: what is idle, or a size such as 2G (powers of 1024), always
+    #[arg(long, value_name = "auto|SIZE", default_value = "auto")]
+    lend: String,
+
+    /// The most memory to lend: a size, or a part of the machine's [default: 90%]
+    #[arg(long, value_name = "SIZE|PER%")]
+    lend_max: Option<Share>,
+
+    /// Memory that stays free for the machine's own processes [default: 4%, 64M to 1G]
+    #[arg(long, value_name = "SIZE|PER%")]
+    keep_free: Option<Share>,
+
+    /// The most memory for one client, of what is lent at most [default: all, in equal shares]
+    #[arg(long, value_name = "SIZE|PER%")]
+    max_per_client: Option<Share>,
+
+    /// Lend again when the machine has been quiet for so long [default: 3]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    resume_after: Option<Duration>,
+
+    /// What shows that the machine needs its memory [default: both]
+    #[arg(long, value_enum, value_name = "NAME")]
+    detector: Option<Detector>,
+
+    /// How long blocks can still be had after SIGTERM or 'rampool-server drain'
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    drain_for: Duration,
 
     /// Directory with ca.pem, cert.pem and key.pem, made by 'rampool keys issue --role server'
     #[arg(long, value_name = "DIR", required = true)]
@@ -48,20 +74,32 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows what a running server of this user does
+    /// Shows what a running server of this user does, and why
     Status {
-        /// The server's status socket
-        #[arg(long, value_name = "PATH")]
-        status_socket: Option<PathBuf>,
-
-        /// Where the server listens; its port tells servers apart
-        #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen(), conflicts_with = "status_socket")]
-        listen: String,
+        #[command(flatten)]
+        which: Which,
 
         /// How to show it
         #[arg(short, value_name = "HOW", value_enum, default_value_t = Shape::Table)]
         write: Shape,
     },
+    /// Ends a running server of this user: it takes nothing more, tells its clients, and ends
+    Drain {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// A running server.
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The server's status socket
+    #[arg(long, value_name = "PATH")]
+    status_socket: Option<PathBuf>,
+
+    /// Where the server listens; its port tells servers apart
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen(), conflicts_with = "status_socket")]
+    listen: String,
 }
 
 /// How a report is shown.
@@ -80,13 +118,21 @@ pub(crate) enum Task {
     Serve(Settings),
     /// Show the status of the server at this socket.
     Status(PathBuf, Shape),
+    /// End the server at this socket.
+    Drain(PathBuf),
 }
 
 /// How to serve.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
+    /// The most that is ever lent.
     pub(crate) limit: Limit,
+    /// How much of it; none for all of it, always.
+    pub(crate) policy: Option<Policy>,
+    /// The most for one client, in bytes.
+    pub(crate) client_max: Option<u64>,
+    pub(crate) drain_for: Duration,
     pub(crate) keys: PathBuf,
     /// None for the usual place, which depends on the port.
     pub(crate) status_socket: Option<PathBuf>,
@@ -99,26 +145,69 @@ impl Args {
     /// # Errors
     /// One line that names the flag and says what is wrong with it.
     pub(crate) fn resolve(self) -> anyhow::Result<Task> {
-        if let Some(Command::Status { status_socket, listen, write }) = self.command {
-            let socket = match status_socket {
-                Some(path) => path,
-                None => status::default_socket(resolve_address(&listen)?.port()),
-            };
-            return Ok(Task::Status(socket, write));
+        match self.command {
+            Some(Command::Status { which, write }) => Ok(Task::Status(which.socket()?, write)),
+            Some(Command::Drain { which }) => Ok(Task::Drain(which.socket()?)),
+            None => self.settings().map(Task::Serve),
         }
-        let (Some(lend), Some(keys)) = (self.lend, self.keys) else {
-            bail!("--lend and --keys are needed");
-        };
-        let asked = lend.parse::<ByteSize>().map_err(|error| anyhow!("--lend: {error}"))?;
+    }
+
+    fn settings(self) -> anyhow::Result<Settings> {
+        let keys = self.keys.clone().context("--keys is needed")?;
         let machine = sense::machine_memory().context("cannot tell how much memory there is")?;
-        Ok(Task::Serve(Settings {
+        let (limit, policy) = if self.lend == "auto" {
+            let share = self.lend_max.unwrap_or(Share::PerCent(90.0));
+            let limit = Limit::new(ByteSize(share.of(machine.bytes())), machine)
+                .map_err(|error| anyhow!("--lend-max: {error}"))?;
+            let policy = Policy {
+                lend_max: limit.size().bytes(),
+                keep_free: self.keep_free,
+                resume_after: self.resume_after.unwrap_or(Duration::from_secs(3)),
+                detector: self.detector.unwrap_or(Detector::Both),
+            };
+            (limit, Some(policy))
+        } else {
+            let only_auto = [
+                ("--lend-max", self.lend_max.is_some()),
+                ("--keep-free", self.keep_free.is_some()),
+                ("--resume-after", self.resume_after.is_some()),
+                ("--detector", self.detector.is_some()),
+            ];
+            if let Some((flag, _)) = only_auto.iter().find(|(_, given)| *given) {
+                bail!("{flag} goes with '--lend auto'; a size is lent always");
+            }
+            let asked =
+                self.lend.parse::<ByteSize>().map_err(|error| anyhow!("--lend: {error}"))?;
+            (Limit::new(asked, machine).map_err(|error| anyhow!("--lend: {error}"))?, None)
+        };
+        Ok(Settings {
             listen: resolve_address(&self.listen)?,
-            limit: Limit::new(asked, machine).map_err(|error| anyhow!("--lend: {error}"))?,
+            client_max: self.max_per_client.map(|share| share.of(limit.size().bytes())),
+            limit,
+            policy,
+            drain_for: self.drain_for,
             keys,
             status_socket: self.status_socket,
             verbose: self.verbose,
-        }))
+        })
     }
+}
+
+impl Which {
+    fn socket(self) -> anyhow::Result<PathBuf> {
+        match self.status_socket {
+            Some(path) => Ok(path),
+            None => Ok(status::default_socket(resolve_address(&self.listen)?.port())),
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|duration| *duration <= Duration::from_secs(86_400))
+        .ok_or_else(|| "write 0 to 86400 seconds".to_owned())
 }
 
 fn default_listen() -> String {

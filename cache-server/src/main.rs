@@ -15,23 +15,27 @@ mod status;
 
 use std::io;
 use std::io::IsTerminal as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use rampool_protocol::certs::{Identity, Role};
 use rampool_protocol::status::{StatusSocket, fetch};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use accept::{Acceptor, Clients, Hall};
 use args::{Args, Settings, Shape, Task};
 use blocks::Store;
-use lend::Lender;
+use lend::{Follower, Lender};
 use serve::Service;
 use status::{Report, Reporter};
 
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
     };
     let done = match task {
         Task::Status(socket, shape) => show_status(&socket, shape),
+        Task::Drain(socket) => drain(&socket),
         Task::Serve(settings) => {
             start_log(settings.verbose);
             match Identity::load(&settings.keys, Role::Server) {
@@ -76,16 +81,26 @@ fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let stop = stop_signal().context("cannot wait for signals")?;
+        let mut stop = StopSignal::new().context("cannot wait for signals")?;
         let acceptor = Acceptor::bind(settings.listen, identity)
             .map_err(|error| cannot_listen(&settings, &error))?;
         let listen = acceptor.address();
 
-        let lender = Lender::fixed(settings.limit);
-        let store = Store::new(settings.limit.segments())
+        let lender = match settings.policy.clone() {
+            Some(policy) => {
+                Lender::auto(policy).context("cannot see what is idle; use --lend SIZE")?
+            }
+            None => Lender::fixed(settings.limit),
+        };
+        let mut store = Store::new(settings.limit.segments())
             .with_context(|| format!("cannot reserve {}", settings.limit.size()))?;
+        if let Some(bytes) = settings.client_max {
+            store.limit_clients(bytes);
+        }
         let service = Arc::new(Service::new(store, lender.subscribe()));
         let clients = Arc::new(Clients::default());
+        let _follower = Follower::start(lender.clone(), service.clone(), clients.clone())
+            .context("cannot start a thread")?;
 
         let socket =
             settings.status_socket.unwrap_or_else(|| status::default_socket(listen.port()));
@@ -93,17 +108,33 @@ fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
             listen,
             since: Instant::now(),
             limit: settings.limit,
+            lender: lender.clone(),
             service: service.clone(),
             clients: clients.clone(),
         };
         let _status = StatusSocket::serve(socket.clone(), move || reporter.document())
             .map_err(|error| cannot_tell(&socket, &error))?;
 
-        info!("listening on {listen}, lends {}", settings.limit.size());
+        info!("listening on {listen}, {}", lender.describe());
         if let Some(hint) = acceptor.hint() {
             warn!("{hint}");
         }
-        acceptor.run(Hall { service, clients, lending: lender.subscribe() }, stop).await;
+        let hall = Hall { service, clients: clients.clone(), lending: lender.subscribe() };
+        let drained = async {
+            stop.recv().await;
+            lender.drain();
+            let left = async {
+                while !clients.list().is_empty() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(settings.drain_for) => {}
+                () = left => {}
+                () = stop.recv() => {}
+            }
+        };
+        acceptor.run(hall, drained).await;
         info!("ended");
         Ok(())
     })
@@ -128,16 +159,47 @@ fn show_status(socket: &Path, shape: Shape) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Completes at SIGINT or SIGTERM.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+/// Asks the server at `socket` to end, and waits until it has.
+fn drain(socket: &Path) -> anyhow::Result<()> {
+    let peer = UnixStream::connect(socket)
+        .map_err(|_| anyhow!("no server is running at {}", socket.display()))?;
+    let pid = rustix::net::sockopt::socket_peercred(&peer)
+        .with_context(|| format!("cannot tell whose socket {} is", socket.display()))?
+        .pid;
+    // A descriptor, because numbers of processes are used again.
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        .with_context(|| format!("the server at {} has just ended", socket.display()))?;
+    rustix::process::pidfd_send_signal(&process, Signal::TERM)
+        .with_context(|| format!("cannot end the server at {}", socket.display()))?;
+    let mut ends = [PollFd::new(&process, PollFlags::IN)];
+    while let Err(error) = rustix::event::poll(&mut ends, None) {
+        if error != Errno::INTR {
+            return Err(error).context("cannot wait for the server");
         }
-    })
+    }
+    Ok(())
+}
+
+/// Receives SIGINT and SIGTERM.
+struct StopSignal {
+    interrupt: Signals,
+    terminate: Signals,
+}
+
+impl StopSignal {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 fn cannot_listen(settings: &Settings, error: &io::Error) -> anyhow::Error {

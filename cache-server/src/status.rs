@@ -2,11 +2,12 @@
 //!
 //! The document's keys are an interface: dashboards and tests read them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use comfy_table::{Cell, Table, presets};
 use rampool_protocol::block::BLOCK_SIZE;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accept::{Client, Clients};
 use crate::counts::Quantiles;
-use crate::lend::{Limit, sense};
+use crate::lend::{Event, Lender, Limit, sense};
 use crate::serve::Service;
 
 /// Where the facts come from.
@@ -25,6 +26,7 @@ pub(crate) struct Reporter {
     pub(crate) listen: SocketAddr,
     pub(crate) since: Instant,
     pub(crate) limit: Limit,
+    pub(crate) lender: Arc<Lender>,
     pub(crate) service: Arc<Service>,
     pub(crate) clients: Arc<Clients>,
 }
@@ -35,7 +37,9 @@ pub(crate) struct Report {
     listen: String,
     pid: u32,
     uptime_seconds: u64,
+    /// At most.
     lend_bytes: u64,
+    lending: LendingFacts,
     held_bytes: u64,
     segments: SegmentCounts,
     blocks: u64,
@@ -49,8 +53,42 @@ pub(crate) struct Report {
     gets: Gets,
     puts: Puts,
     evicted_blocks: u64,
+    given_back_blocks: u64,
     second_chances: u64,
     latency_us: Latencies,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LendingFacts {
+    /// `auto` or `fixed`.
+    mode: String,
+    /// `lending`, `pausing` or `draining`.
+    state: String,
+    /// What may be lent right now.
+    allowed_bytes: u64,
+    /// What clients are told that it may grow to.
+    capacity_bytes: u64,
+    /// The machine, and each limited memory cgroup around the server.
+    domains: Vec<DomainFacts>,
+    /// Whether the kernel has each of the signals that are watched.
+    signals: BTreeMap<String, bool>,
+    /// The last decisions, oldest first.
+    events: Vec<EventFacts>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct DomainFacts {
+    name: String,
+    limit_bytes: u64,
+    free_bytes: u64,
+    keep_free_bytes: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct EventFacts {
+    /// Seconds since 1970.
+    time: f64,
+    what: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,6 +104,8 @@ struct ClientFacts {
     address: String,
     mount: String,
     connected_seconds: u64,
+    /// Memory of its mount's blocks.
+    held_bytes: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,6 +164,11 @@ impl Reporter {
             stored: counts.put_stored,
             rejected: counts.put_rejected,
         };
+        let clients = self.clients.list();
+        let clients = clients
+            .iter()
+            .map(|client| client_facts(client, state.store.held(client.mount) as u64))
+            .collect();
         let latency_us =
             Latencies { get: counts.get_latency().into(), put: counts.put_latency().into() };
         // What follows reads /proc, which takes its time.
@@ -133,6 +178,7 @@ impl Reporter {
             pid: std::process::id(),
             uptime_seconds: self.since.elapsed().as_secs(),
             lend_bytes: self.limit.size().bytes(),
+            lending: self.lending(),
             held_bytes: (facts.blocks * BLOCK_SIZE) as u64,
             segments: SegmentCounts {
                 total: facts.segments_total as u64,
@@ -145,12 +191,40 @@ impl Reporter {
             huge_pages: facts.huge_pages,
             lazily_freeable: facts.lazily_freeable,
             resident_bytes: sense::resident(facts.extent).map_or(0, ByteSize::bytes),
-            clients: self.clients.list().iter().map(|client| (&**client).into()).collect(),
+            clients,
             gets,
             puts,
             evicted_blocks: facts.evicted,
+            given_back_blocks: facts.given_back,
             second_chances: facts.second_chances,
             latency_us,
+        }
+    }
+}
+
+impl Reporter {
+    fn lending(&self) -> LendingFacts {
+        let facts = self.lender.facts();
+        let state = match (facts.draining, facts.pausing) {
+            (true, _) => "draining",
+            (_, true) => "pausing",
+            _ => "lending",
+        };
+        let domains = facts.domains.into_iter().map(|domain| DomainFacts {
+            name: domain.name,
+            limit_bytes: domain.limit,
+            free_bytes: domain.free,
+            keep_free_bytes: domain.reserve,
+        });
+        let signals = facts.signals.into_iter().map(|(name, there)| (name.to_owned(), there));
+        LendingFacts {
+            mode: if facts.auto { "auto" } else { "fixed" }.to_owned(),
+            state: state.to_owned(),
+            allowed_bytes: facts.allowed,
+            capacity_bytes: facts.capacity,
+            domains: domains.collect(),
+            signals: signals.collect(),
+            events: facts.events.iter().map(Into::into).collect(),
         }
     }
 }
@@ -164,7 +238,7 @@ impl Report {
         let rows = [
             ("listens on", self.listen.clone()),
             ("process", format!("{}, up {} s", self.pid, self.uptime_seconds)),
-            ("lends", size(self.lend_bytes)),
+            ("lends", self.lending.line(self.lend_bytes)),
             ("holds", format!("{} in {} blocks", size(self.held_bytes), self.blocks)),
             ("resident", size(self.resident_bytes)),
             (
@@ -197,8 +271,8 @@ impl Report {
             (
                 "evicted",
                 format!(
-                    "{} blocks; {} had a second chance",
-                    self.evicted_blocks, self.second_chances
+                    "{} blocks; {} had a second chance, {} were given back",
+                    self.evicted_blocks, self.second_chances, self.given_back_blocks
                 ),
             ),
             ("get latency", quantiles(&self.latency_us.get)),
@@ -213,34 +287,97 @@ impl Report {
         let mut text = facts.trim_fmt();
         if !self.clients.is_empty() {
             let mut clients = Table::new();
-            clients.load_style(presets::NOTHING).set_header(["client", "address", "mount", "for"]);
+            clients
+                .load_style(presets::NOTHING)
+                .set_header(["client", "address", "mount", "for", "holds"]);
             for client in &self.clients {
                 clients.add_row([
                     client.name.clone(),
                     client.address.clone(),
                     client.mount.clone(),
                     format!("{} s", client.connected_seconds),
+                    size(client.held_bytes),
                 ]);
             }
             text.push_str("\n\n");
             text.push_str(&clients.trim_fmt());
         }
+        self.lending.more(&mut text);
         text
     }
 }
 
-impl From<&Client> for ClientFacts {
-    fn from(client: &Client) -> Self {
-        let mut mount = String::with_capacity(32);
-        for byte in client.mount.0 {
-            write!(mount, "{byte:02x}").expect("a String takes all");
+impl LendingFacts {
+    /// How much, and how it goes.
+    fn line(&self, most: u64) -> String {
+        let size = |bytes| ByteSize(bytes).to_string();
+        match self.mode.as_str() {
+            "fixed" if self.state == "lending" => size(most),
+            "fixed" => format!("{}, {}", size(most), self.state),
+            _ => format!(
+                "{} now, up to {} of what is idle ({})",
+                size(self.allowed_bytes),
+                size(most),
+                self.state
+            ),
         }
-        Self {
-            name: client.name.clone(),
-            address: client.address.to_string(),
-            mount,
-            connected_seconds: client.since.elapsed().as_secs(),
+    }
+
+    /// The domains and the last decisions, below the rest.
+    fn more(&self, text: &mut String) {
+        let size = |bytes| ByteSize(bytes).to_string();
+        if !self.domains.is_empty() {
+            let mut domains = Table::new();
+            domains.load_style(presets::NOTHING).set_header([
+                "memory of",
+                "has",
+                "free",
+                "keeps free",
+            ]);
+            for domain in &self.domains {
+                domains.add_row([
+                    domain.name.clone(),
+                    size(domain.limit_bytes),
+                    size(domain.free_bytes),
+                    size(domain.keep_free_bytes),
+                ]);
+            }
+            text.push_str("\n\n");
+            text.push_str(&domains.trim_fmt());
         }
+        let lacking: Vec<_> =
+            self.signals.iter().filter(|(_, there)| !**there).map(|(name, _)| &**name).collect();
+        if !lacking.is_empty() {
+            let _ = write!(text, "\nThis kernel does not tell of: {}.", lacking.join(", "));
+        }
+        if !self.events.is_empty() {
+            text.push_str("\n\nLast decisions:");
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        for event in &self.events {
+            let _ = write!(text, "\n  {:>6.0} s ago  {}", (now - event.time).max(0.0), event.what);
+        }
+    }
+}
+
+fn client_facts(client: &Client, held_bytes: u64) -> ClientFacts {
+    let mut mount = String::with_capacity(32);
+    for byte in client.mount.0 {
+        write!(mount, "{byte:02x}").expect("a String takes all");
+    }
+    ClientFacts {
+        name: client.name.to_string(),
+        address: client.address.to_string(),
+        mount,
+        connected_seconds: client.since.elapsed().as_secs(),
+        held_bytes,
+    }
+}
+
+impl From<&Event> for EventFacts {
+    fn from(event: &Event) -> Self {
+        let time = event.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        Self { time: rounded(time), what: event.action.to_string() }
     }
 }
 

@@ -5,14 +5,16 @@ mod support;
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use rampool_protocol::certs::Role;
-use rampool_protocol::control::{CloseCode, MountId};
+use rampool_protocol::control::{CloseCode, Lending, MountId, ToClient};
+use rampool_protocol::frame::PutOutcome;
 use rustix::process::Signal;
 use support::peer::Peer;
 use support::pool::{DAY, Pool};
 use support::server::{Server, run};
+use support::{entry, key, sealed};
 
 /// The program ends with `code` and one line that says `what`.
 fn refused(args: &[&str], code: i32, what: &str) {
@@ -52,6 +54,45 @@ async fn each_run_has_a_number_of_its_own() {
     assert_ne!(first, other);
 }
 
+#[tokio::test]
+async fn draining_tells_the_clients_and_blocks_can_still_be_had_until_it_ends() {
+    let pool = Pool::new("one");
+    let keys = pool.issue("server", Role::Server);
+    let mut server = Server::start_with(&keys, "8M", &["--drain-for", "2"]);
+    let socket = server.socket.clone();
+    let mut peer = Peer::join(server.address, pool.client("vm1"), MountId([7; 16])).await.unwrap();
+    let mut data = peer.data().await;
+    assert_eq!(data.put(&[entry(1)]).await, [PutOutcome::Stored]);
+
+    let began = Instant::now();
+    let drain = tokio::task::spawn_blocking(move || {
+        run(&["drain", "--status-socket", socket.to_str().unwrap()])
+    });
+    let lending = Lending { capacity_bytes: 0, pausing: true };
+    assert_eq!(peer.told().await, Some(ToClient::Lending(lending)));
+    assert_eq!(data.put(&[entry(2)]).await, [PutOutcome::Rejected]);
+    assert_eq!(data.get(&[key(1), key(2)]).await, [Some(sealed(1)), None]);
+    assert_eq!(server.status()["lending"]["state"], "draining");
+    assert_eq!(peer.closed().await, (CloseCode::Done as u64, "server ends".to_owned()));
+    assert!(drain.await.unwrap().status.success());
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn without_clients_a_drained_server_ends_at_once_and_auto_is_the_default() {
+    let pool = Pool::new("one");
+    let keys = pool.issue("server", Role::Server);
+    let mut server = Server::start_with(&keys, "auto", &["--drain-for", "600", "--lend-max", "1%"]);
+    assert_eq!(server.status()["lending"]["mode"], "auto");
+    while server.status()["lending"]["domains"][0]["name"] != "machine" {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = run(&["drain", "--status-socket", server.socket.to_str().unwrap()]);
+    assert!(output.status.success());
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 #[test]
 fn the_first_line_says_what_is_lent_and_where() {
     let pool = Pool::new("one");
@@ -70,7 +111,18 @@ fn nonsense_is_refused_in_one_line() {
     refused(&lend("0"), 1, "--lend: 0 B is too little to lend; the least is 8 MiB");
     refused(&lend("7M"), 1, "--lend: 7 MiB is too little to lend; the least is 8 MiB");
     refused(&lend("900T"), 1, "--lend: 900 TiB is more than this machine has: ");
-    refused(&["--keys", keys], 1, "--lend <SIZE>");
+    let auto = |flag, value| ["--listen", "127.0.0.1:0", "--keys", keys, flag, value];
+    refused(&auto("--lend-max", "1M"), 1, "--lend-max: 1 MiB is too little to lend");
+    refused(&auto("--keep-free", "120%"), 1, "'120%' is no part of a whole; write 0% to 100%");
+    refused(&auto("--resume-after", "soon"), 1, "write a number of seconds");
+    refused(&auto("--detector", "4"), 1, "invalid value '4'");
+    let both = ["--keys", keys, "--lend", "8M", "--keep-free", "1%"];
+    refused(&both, 1, "--keep-free goes with '--lend auto'; a size is lent always");
+    refused(
+        &["drain", "--status-socket", "/nonexistent"],
+        2,
+        "no server is running at /nonexistent",
+    );
     refused(&["--lend", "8M"], 1, "--keys <DIR>");
     refused(&["--lend", "8M", "--keys", keys, "--frob"], 1, "unexpected argument '--frob'");
     let at = |listen| ["--keys", keys, "--lend", "8M", "--listen", listen];

@@ -1,23 +1,34 @@
-//! Who is connected. A seat is a guard: it is taken with the hello and given back when dropped.
+//! Who is connected, and who has left. A seat is a guard: it is taken with the hello and given back
+//! when dropped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rampool_protocol::control::MountId;
 
+/// A client that comes back within this time finds its blocks.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+
 /// The clients that have said hello, at most [`Clients::MAX`].
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    seats: Mutex<Vec<Arc<Client>>>,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    seats: Vec<Arc<Client>>,
+    /// Mounts that nobody is here for, and since when.
+    left: Vec<(MountId, Instant)>,
 }
 
 /// A client that has said hello.
 #[derive(Debug)]
 pub(crate) struct Client {
     /// The name in its certificate.
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) mount: MountId,
     pub(crate) since: Instant,
@@ -36,24 +47,38 @@ impl Clients {
 
     /// A seat for `client`, unless all are taken.
     pub(super) fn seat(self: &Arc<Self>, client: Client) -> Option<Seat> {
-        let mut seats = self.seats.lock();
-        if seats.len() >= Self::MAX {
+        let mut book = self.book.lock();
+        if book.seats.len() >= Self::MAX {
             return None;
         }
         let client = Arc::new(client);
-        seats.push(client.clone());
+        book.seats.push(client.clone());
+        book.left.retain(|(mount, _)| *mount != client.mount);
         Some(Seat { clients: self.clone(), client })
     }
 
     /// Those who are here now.
     pub(crate) fn list(&self) -> Vec<Arc<Client>> {
-        self.seats.lock().clone()
+        self.book.lock().seats.clone()
+    }
+
+    /// The mounts for which nobody came back in time. They are forgotten here.
+    pub(crate) fn gone(&self, now: Instant) -> Vec<MountId> {
+        let is_gone =
+            |left: &mut (MountId, Instant)| now.saturating_duration_since(left.1) >= GRACE;
+        let mut book = self.book.lock();
+        book.left.extract_if(.., is_gone).map(|(mount, _)| mount).collect()
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.clients.seats.lock().retain(|seated| !Arc::ptr_eq(seated, &self.client));
+        let mut book = self.clients.book.lock();
+        book.seats.retain(|seated| !Arc::ptr_eq(seated, &self.client));
+        let mount = self.client.mount;
+        if !book.seats.iter().any(|seated| seated.mount == mount) {
+            book.left.push((mount, Instant::now()));
+        }
     }
 }
 
@@ -65,7 +90,7 @@ mod tests {
     fn a_seat_is_free_again_when_its_client_leaves() {
         let clients = Arc::new(Clients::default());
         let client = || Client {
-            name: "vm1".to_owned(),
+            name: "vm1".into(),
             address: ([127, 0, 0, 1], 1).into(),
             mount: MountId([0; 16]),
             since: Instant::now(),
@@ -75,5 +100,26 @@ mod tests {
         seats.remove(7);
         assert_eq!(clients.list().len(), 63);
         assert!(clients.seat(client()).is_some());
+    }
+
+    #[test]
+    fn who_does_not_come_back_in_time_is_gone_once() {
+        let clients = Arc::new(Clients::default());
+        let client = |mount| Client {
+            name: "vm1".into(),
+            address: ([127, 0, 0, 1], 1).into(),
+            mount: MountId([mount; 16]),
+            since: Instant::now(),
+        };
+        let seats = [1, 1, 2, 3].map(|mount| clients.seat(client(mount)).unwrap());
+        let [one, again, two, _three] = seats;
+        drop((one, two));
+        let later = Instant::now() + GRACE;
+        assert_eq!(clients.gone(Instant::now()), []);
+        let _back = clients.seat(client(2)).unwrap();
+        assert_eq!(clients.gone(later), [], "one is here still, two came back");
+        drop(again);
+        assert_eq!(clients.gone(later + GRACE), [MountId([1; 16])]);
+        assert_eq!(clients.gone(later + GRACE), []);
     }
 }

@@ -4,6 +4,7 @@
 //! logged here, once.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quinn::{
@@ -50,7 +51,7 @@ pub(super) async fn attend(incoming: Incoming, hall: Hall) {
             return;
         }
     };
-    let name = certs::peer_name(&connection).unwrap_or_default();
+    let name: Arc<str> = certs::peer_name(&connection).unwrap_or_default().into();
     let hello = tokio::time::timeout_at(began + HELLO_MAX, hello(&connection)).await;
     let end = match hello {
         Ok(Ok((control, mount))) => {
@@ -64,13 +65,13 @@ pub(super) async fn attend(incoming: Incoming, hall: Hall) {
         End::Lost(
             error @ (ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed),
         ) => {
-            info!(%address, name, "left: {}", certs::explain(&error, Role::Client));
+            info!(%address, %name, "left: {}", certs::explain(&error, Role::Client));
         }
         End::Lost(error) => {
-            warn!(%address, name, "lost: {}", certs::explain(&error, Role::Client));
+            warn!(%address, %name, "lost: {}", certs::explain(&error, Role::Client));
         }
         End::Closed(code, reason) => {
-            warn!(%address, name, "closed the connection: {reason}");
+            warn!(%address, %name, "closed the connection: {reason}");
             connection.close(code.into(), reason.as_bytes());
         }
     }
@@ -104,13 +105,15 @@ async fn serve(connection: &Connection, control: Control, client: Client, mut ha
         let reason = format!("this server serves {} clients already", Clients::MAX);
         return End::Closed(CloseCode::Busy, reason);
     };
+    // After the seat: see `Follower`, which dismisses those without one.
+    hall.service.state().store.admit(mount, &name);
     let lending = *hall.lending.borrow_and_update();
     let instance = hall.service.instance;
     let welcome = ToClient::Welcome { version: VERSION, instance, lending };
     if let Err(end) = tell(&mut send, &welcome).await {
         return end;
     }
-    info!(%address, name, "connected");
+    info!(%address, %name, "connected");
 
     let mut streams = JoinSet::new();
     let mut listening = true;

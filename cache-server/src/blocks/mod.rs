@@ -9,5 +9,8 @@ mod segments;
 mod store;
 mod zeroed;
 
+/// A block takes one page.
+pub(crate) const PAGE_BYTES: usize = rampool_protocol::block::BLOCK_SIZE;
+
 pub(crate) use segments::{SEGMENT_BYTES, SEGMENTS_MAX};
 pub(crate) use store::Store;

@@ -72,6 +72,9 @@ pub(crate) struct Segments {
     client_max: usize,
     /// What each segment is.
     states: Box<[State]>,
+    /// How many pages of each were taken by the kernel, as far as that is known.
+    missing: Box<[u16]>,
+    missing_in_all: usize,
     /// Taken from the end.
     free: Vec<SegmentId>,
     holders: Vec<Holder>,
@@ -125,12 +128,15 @@ impl Segments {
             allowed: total,
             client_max: total,
             states: vec![State::Free; total].into(),
+            missing: vec![0; total].into(),
+            missing_in_all: 0,
             free: (0..total).rev().map(SegmentId::new).collect(),
             holders: Vec::new(),
         }
     }
 
-    /// No more than so many may be in use from now on; those above are for [`Self::excess`].
+    /// No more memory than that of so many may be in use from now on; those above are for
+    /// [`Self::excess`].
     pub(crate) fn allow(&mut self, segments: usize) {
         self.allowed = segments.min(self.total());
     }
@@ -167,7 +173,7 @@ impl Segments {
         }
         let own = self.held_by_client(n);
         if own < self.client_max
-            && self.in_use() < self.allowed
+            && self.with_memory() < self.allowed
             && let Some(segment) = self.free.pop()
         {
             return Room::Free(segment);
@@ -219,7 +225,7 @@ impl Segments {
     /// A segment that is to be given up, since more are in use than are allowed: the oldest of the
     /// client that holds the most. It counts as free from now on.
     pub(crate) fn excess(&mut self) -> Option<SegmentId> {
-        if self.in_use() <= self.allowed {
+        if self.with_memory() <= self.allowed {
             return None;
         }
         let segment = self.take_from(self.richest()?)?;
@@ -236,6 +242,13 @@ impl Segments {
                 return;
             }
         }
+    }
+
+    /// So many pages of a full segment are not there any more.
+    pub(crate) fn set_missing(&mut self, segment: SegmentId, pages: usize) {
+        let missing = &mut self.missing[segment.index()];
+        self.missing_in_all = self.missing_in_all - usize::from(*missing) + pages;
+        *missing = u16::try_from(pages).expect("a segment has 512 pages");
     }
 
     /// Whether a segment is full.
@@ -258,6 +271,16 @@ impl Segments {
         self.total() - self.free.len()
     }
 
+    /// Pages of full segments that the kernel took, as far as that is known.
+    pub(crate) fn missing(&self) -> usize {
+        self.missing_in_all
+    }
+
+    /// How many segments there is memory for in those that are in use.
+    fn with_memory(&self) -> usize {
+        self.in_use() - self.missing_in_all / SEGMENT_BLOCKS
+    }
+
     /// How many are full.
     pub(crate) fn full(&self) -> usize {
         self.holders.iter().map(|holder| holder.full.len()).sum()
@@ -273,6 +296,7 @@ impl Segments {
         let full: usize = self.holders.iter().map(|holder| holder.full.capacity()).sum();
         size_of::<Self>()
             + size_of_val(&*self.states)
+            + size_of_val(&*self.missing)
             + (self.free.capacity() + full) * size_of::<SegmentId>()
             + self.holders.capacity() * size_of::<Holder>()
     }
@@ -303,10 +327,14 @@ impl Segments {
     /// The oldest segment of a holder; the open one if it has no other.
     fn take_from(&mut self, n: usize) -> Option<SegmentId> {
         let holder = &mut self.holders[n];
-        holder.full.pop_front().or_else(|| holder.open.take().map(|open| open.segment))
+        let segment =
+            holder.full.pop_front().or_else(|| holder.open.take().map(|open| open.segment))?;
+        self.set_missing(segment, 0);
+        Some(segment)
     }
 
     fn set_free(&mut self, segment: SegmentId) {
+        self.set_missing(segment, 0);
         self.states[segment.index()] = State::Free;
         self.free.push(segment);
     }
@@ -354,6 +382,12 @@ mod tests {
         }
     }
 
+    fn fill_times(segments: &mut Segments, mount: MountId, times: usize) {
+        for _ in 0..times {
+            fill(segments, mount);
+        }
+    }
+
     #[test]
     fn a_mount_alone_has_all_of_them_and_reuses_its_oldest() {
         let mut segments = segments(2);
@@ -371,8 +405,8 @@ mod tests {
     #[test]
     fn who_comes_later_gets_an_equal_share_and_clients_count_not_mounts() {
         let mut segments = segments(8);
-        (0..20).for_each(|_| drop(fill(&mut segments, ONE)));
-        (0..20).for_each(|_| drop(fill(&mut segments, TWO)));
+        fill_times(&mut segments, ONE, 20);
+        fill_times(&mut segments, TWO, 20);
         assert_eq!((segments.held(ONE), segments.held(TWO)), (4, 4));
         for mount in [THREE, ONE, TWO].repeat(20) {
             fill(&mut segments, mount);
@@ -382,7 +416,7 @@ mod tests {
         assert!(segments.held(THREE) > 0);
         // What one leaves, the others may have.
         assert_eq!(segments.dismiss(ONE).len(), 4);
-        (0..20).for_each(|_| drop(fill(&mut segments, TWO)));
+        fill_times(&mut segments, TWO, 20);
         assert_eq!(segments.held(TWO) + segments.held(THREE), 8);
         assert_eq!(fill(&mut segments, ONE), Room::None, "it is not known any more");
     }
@@ -401,8 +435,8 @@ mod tests {
     #[test]
     fn what_is_in_use_beyond_what_is_allowed_comes_from_who_holds_the_most() {
         let mut segments = segments(8);
-        (0..6).for_each(|_| drop(fill(&mut segments, ONE)));
-        (0..2).for_each(|_| drop(fill(&mut segments, TWO)));
+        fill_times(&mut segments, ONE, 6);
+        fill_times(&mut segments, TWO, 2);
         segments.allow(3);
         assert_eq!(fill(&mut segments, TWO), Room::Other(SegmentId(0)), "no more than before");
         let given: Vec<_> = std::iter::from_fn(|| segments.excess()).collect();

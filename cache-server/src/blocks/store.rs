@@ -42,6 +42,8 @@ pub(crate) struct StoreFacts {
     pub(crate) segments_allowed: usize,
     pub(crate) segments_in_use: usize,
     pub(crate) segments_full: usize,
+    /// Pages of full segments that the kernel took, as far as that is known.
+    pub(crate) pages_missing: usize,
     /// Blocks that a GET would look for in their page.
     pub(crate) blocks: usize,
     /// Memory of index and records when all slots are in use; the only memory that is not
@@ -146,9 +148,10 @@ impl Store {
         self.segments.allow(segments);
     }
 
-    /// Allows one client no more than so many segments.
-    pub(crate) fn limit_clients(&mut self, segments: usize) {
-        self.segments.limit_clients(segments);
+    /// Allows one client no more than so many bytes, in whole segments.
+    pub(crate) fn limit_clients(&mut self, bytes: u64) {
+        let segments = bytes / super::SEGMENT_BYTES as u64;
+        self.segments.limit_clients(usize::try_from(segments).unwrap_or(usize::MAX));
     }
 
     /// Gives back the memory of at most `segments` segments of those that are in use beyond what is
@@ -181,6 +184,9 @@ impl Store {
             if left == 0 {
                 self.segments.emptied(segment);
                 self.release(segment);
+            } else {
+                let missing = present.iter().filter(|&&present| !present).count();
+                self.segments.set_missing(segment, missing);
             }
         }
         self.vanished += found as u64;
@@ -199,6 +205,7 @@ impl Store {
             segments_allowed: self.segments.allowed(),
             segments_in_use: self.segments.in_use(),
             segments_full: self.segments.full(),
+            pages_missing: self.segments.missing(),
             blocks: self.index.len(),
             index_bytes: self.index_bytes(),
             blocks_max: self.segments.total() * SEGMENT_BLOCKS,

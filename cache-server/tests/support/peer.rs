@@ -67,6 +67,11 @@ impl Peer {
         Ok(Self { connection, control: (send, recv), lending, instance, _endpoint: endpoint })
     }
 
+    /// The next thing that the server says on its own.
+    pub async fn told(&mut self) -> Option<ToClient> {
+        message(&mut self.control.1).await
+    }
+
     pub async fn data(&self) -> Data {
         let (send, recv) = self.connection.open_bi().await.expect("a stream");
         Data { send, recv, requests: 0 }

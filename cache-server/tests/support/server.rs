@@ -24,6 +24,11 @@ pub struct Server {
 impl Server {
     /// Starts one on a free port.
     pub fn start(keys: &Path, lend: &str) -> Self {
+        Self::start_with(keys, lend, &[])
+    }
+
+    /// Starts one with further arguments.
+    pub fn start_with(keys: &Path, lend: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("status.sock");
         let mut child = command()
@@ -31,6 +36,7 @@ impl Server {
             .arg(keys)
             .arg("--status-socket")
             .arg(&socket)
+            .args(more)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");

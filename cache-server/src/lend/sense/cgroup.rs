@@ -1,4 +1,4 @@
-//! The memory cgroups that a process runs in, from its own up to the root: version 1 and 2.
+//! The memory cgroups that this process runs in, from its own up to the root: versions 1 and 2.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::fields::{field, number, stalled};
-use super::{Reading, PAGE};
+use super::{PAGE, Reading};
 
 /// A memory cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +56,13 @@ impl Cgroup {
             Version::One => field(&stat, &format!("total_{name}")),
             Version::Two => field(&stat, name),
         };
+        let size = |name| value(name).unwrap_or(0);
         Ok(Reading {
             limit,
             free: limit.saturating_sub(self.usage()?),
-            inactive_file: value("inactive_file").unwrap_or(0),
-            active_file: value("active_file").unwrap_or(0),
-            refaults: value("workingset_refault_file"),
+            file: size("active_file") + size("inactive_file"),
+            anon: size("active_anon") + size("inactive_anon") + size("unevictable"),
+            refaults: value("workingset_refault_file").or_else(|| value("workingset_refault")),
             deactivated: value("pgdeactivate"),
             swapped: match self.version {
                 Version::One => None,
@@ -140,13 +141,13 @@ fn mounted(mounts: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, P
 fn up_from(version: Version, path: &str, root: &Path, at: &Path) -> Vec<Cgroup> {
     // Outside of what is mounted here (another namespace): what is mounted is all that is known.
     let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
-    let below: PathBuf =
-        if below.components().any(|part| part == Component::ParentDir) { PathBuf::new() } else { below.into() };
+    let below: PathBuf = if below.components().any(|part| part == Component::ParentDir) {
+        PathBuf::new()
+    } else {
+        below.into()
+    };
     // The root of a hierarchy has no limit and no usage of its own: it is the machine.
-    below
-        .ancestors()
-        .map(|part| Cgroup { version, dir: at.join(part) })
-        .collect()
+    below.ancestors().map(|part| Cgroup { version, dir: at.join(part) }).collect()
 }
 
 #[cfg(test)]
@@ -162,7 +163,11 @@ mod tests {
         };
         assert_eq!(
             dirs("4:memory:/vm/lender\n0::/\n", mounts),
-            ["/sys/fs/cgroup/memory/vm/lender", "/sys/fs/cgroup/memory/vm", "/sys/fs/cgroup/memory/"]
+            [
+                "/sys/fs/cgroup/memory/vm/lender",
+                "/sys/fs/cgroup/memory/vm",
+                "/sys/fs/cgroup/memory/"
+            ]
         );
         assert_eq!(
             dirs("1:cpu:/x\n0::/system.slice/r.service\n", mounts),

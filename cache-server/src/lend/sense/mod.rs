@@ -1,21 +1,116 @@
-//! What the kernel says about memory: the machine's, and what stands behind a mapping of ours.
+//! What the kernel says about memory: the machine's, that of the cgroups that this process runs in,
+//! and what stands behind a mapping of ours.
 //!
-//! The only place that reads /proc.
+//! The only place that reads /proc and cgroups.
+
+mod cgroup;
+mod fields;
+mod machine;
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use rampool_protocol::size::ByteSize;
+
+use self::cgroup::Cgroup;
+
+/// Bytes of what counters count.
+const PAGE: u64 = 4096;
+
+/// What the kernel says of a domain: a bound on memory within which we live beside others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// The most memory that it may use, in bytes.
+    pub(crate) limit: u64,
+    /// Memory that nobody uses, in bytes.
+    pub(crate) free: u64,
+    /// Pages of files, and those that the kernel may take without asking, in bytes.
+    pub(crate) file: u64,
+    /// All other memory of processes, in bytes.
+    pub(crate) anon: u64,
+    /// Pages of files that were read again after the kernel had dropped them, since boot.
+    pub(crate) refaults: Option<u64>,
+    /// Pages that the kernel has begun to call inactive, since boot.
+    pub(crate) deactivated: Option<u64>,
+    /// Bytes written to swap, since boot.
+    pub(crate) swapped: Option<u64>,
+    /// Time for which some task waited for memory, since boot.
+    pub(crate) stalled: Option<Duration>,
+}
+
+/// The domains of this process: the machine, and each memory cgroup around it.
+#[derive(Debug)]
+pub(crate) struct Senses {
+    cgroups: Vec<Cgroup>,
+}
+
+impl Senses {
+    /// Finds the domains.
+    pub(crate) fn new() -> Self {
+        Self { cgroups: Cgroup::own() }
+    }
+
+    /// What they are called: the machine first, then the cgroups, our own first.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let cgroups = self.cgroups.iter().map(|cgroup| format!("cgroup {cgroup}"));
+        std::iter::once("machine".to_owned()).chain(cgroups).collect()
+    }
+
+    /// All of them now, in the order of [`Self::names`]. A cgroup without a limit is none: what bounds
+    /// it is above.
+    ///
+    /// # Errors
+    /// When the machine itself cannot be read.
+    pub(crate) fn read(&self) -> io::Result<Vec<Option<Reading>>> {
+        let machine = machine::reading()?;
+        let most = machine.limit;
+        let cgroups = self.cgroups.iter().map(|cgroup| {
+            let limit = cgroup.limit().filter(|&limit| limit < most)?;
+            let reading = cgroup.reading(limit).ok()?;
+            // What a cgroup of version 1 does not count, the machine counts for all.
+            Some(Reading {
+                refaults: reading.refaults.or(machine.refaults),
+                deactivated: reading.deactivated.or(machine.deactivated),
+                swapped: reading.swapped.or(machine.swapped),
+                stalled: reading.stalled.or(machine.stalled),
+                ..reading
+            })
+        });
+        Ok(std::iter::once(Some(machine.clone())).chain(cgroups).collect())
+    }
+
+    /// What is free in each of `domains`, which were read earlier: cheap enough for every few
+    /// milliseconds.
+    pub(crate) fn free(&self, domains: &[Option<Reading>]) -> impl Iterator<Item = Option<u64>> {
+        let cgroups = self.cgroups.iter().zip(domains.iter().skip(1)).map(|(cgroup, reading)| {
+            let limit = reading.as_ref()?.limit;
+            Some(limit.saturating_sub(cgroup.usage().ok()?))
+        });
+        std::iter::once(Some(machine::free())).chain(cgroups)
+    }
+}
+
+/// The signals by name, and whether the kernel has them, in the machine's reading.
+pub(crate) fn signals(domains: &[Option<Reading>]) -> Vec<(&'static str, bool)> {
+    let machine = domains.first().and_then(Option::as_ref);
+    let has = |signal: fn(&Reading) -> bool| machine.is_some_and(signal);
+    vec![
+        ("free memory", machine.is_some()),
+        ("memory cgroups", domains.len() > 1),
+        ("refaults", has(|reading| reading.refaults.is_some())),
+        ("deactivations", has(|reading| reading.deactivated.is_some())),
+        ("stalls", has(|reading| reading.stalled.is_some())),
+        ("swapping", has(|reading| reading.swapped.is_some())),
+    ]
+}
 
 /// All memory of this machine.
 ///
 /// # Errors
 /// When /proc cannot be read, or says something else than Linux does.
 pub(crate) fn machine_memory() -> io::Result<ByteSize> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    text.lines()
-        .find_map(|line| kilobytes(line, "MemTotal:"))
-        .ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))
+    machine::total().map(ByteSize)
 }
 
 /// Memory that stands behind the mappings within `extent` (first address, length).
@@ -33,8 +128,8 @@ fn resident_in(smaps: &str, (start, len): (usize, usize)) -> ByteSize {
     for line in smaps.lines() {
         if let Some((from, to)) = addresses(line) {
             within = start <= from && to <= start + len;
-        } else if within && let Some(rss) = kilobytes(line, "Rss:") {
-            bytes += rss.bytes();
+        } else if within && let Some(rss) = fields::kilobytes(line, "Rss") {
+            bytes += rss;
         }
     }
     ByteSize(bytes)
@@ -45,12 +140,6 @@ fn addresses(line: &str) -> Option<(usize, usize)> {
     Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
 }
 
-/// The value of a line such as `Rss:     12 kB`.
-fn kilobytes(line: &str, label: &str) -> Option<ByteSize> {
-    let value = line.strip_prefix(label)?.trim().strip_suffix("kB")?.trim();
-    Some(ByteSize(value.parse::<u64>().ok()? << 10))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +147,12 @@ mod tests {
     #[test]
     fn this_machine_has_memory() {
         assert!(machine_memory().unwrap() > ByteSize::mib(16));
+        let senses = Senses::new();
+        let domains = senses.read().unwrap();
+        assert_eq!(domains.len(), senses.names().len());
+        for (free, reading) in senses.free(&domains).zip(&domains) {
+            assert_eq!(free.is_some(), reading.is_some());
+        }
     }
 
     #[test]

@@ -1,0 +1,331 @@
+//! How much to lend: a function of what was seen, what was decided before and the policy.
+//!
+//! Nothing here reads a clock, a file or the store: [`Controller::decide`] is given a [`Sample`] and
+//! says what is allowed from now on. All that it knows of the past is in the controller.
+//!
+//! **Activity** of the lender ends the lending of more, and takes some of it back. It is looked for in
+//! every domain (the machine, each limited cgroup around us) that has little free memory left; where
+//! there is plenty, what its owner does is none of our doing. Signs of it are
+//!
+//! - refaults: pages of files are read again that the kernel had dropped (detector 1);
+//! - deactivations: the kernel looks for pages to drop among those in use (detector 2);
+//! - growth of the memory of processes while the reserve is not there (detector 2);
+//! - swapping and stalls, with any detector.
+//!
+//! **Growth** begins after a quiet time. What is free beyond the reserve is lent as it is asked for;
+//! pages that lie in the page cache are pushed out at a rate that doubles as long as nobody misses
+//! them. After growth over the page cache that was missed, the next one begins slower and later.
+
+use std::time::Duration;
+
+use super::events::{Action, Reason};
+use super::limits::Policy;
+use super::sense::Reading;
+
+/// Refaults and deactivations a second that are nothing to speak of.
+const PAGES_PER_SECOND: f64 = 64.0;
+/// As many more may come at once.
+const PAGES_BURST: f64 = 32.0;
+/// The memory of processes may grow so fast, and so much at once, before the reserve is refilled.
+const ANON_PER_SECOND: f64 = (8 * MIB) as f64;
+const ANON_BURST: f64 = (4 * MIB) as f64;
+/// The part of the time in which somebody may wait for memory.
+const STALL: f64 = 0.1;
+
+/// What is given back at first; twice as much each time until it is quiet.
+const STEP_MIN: u64 = 32 * MIB;
+/// Bytes a second at which the page cache is pushed out at first: usually, and after that was missed.
+const RATE_USUAL: f64 = (16 * MIB) as f64;
+const RATE_AFTER_MISTAKE: f64 = (2 * MIB) as f64;
+const RATE_MAX: f64 = (1024 * MIB) as f64;
+/// The rate doubles in this time.
+const RATE_DOUBLES: Duration = Duration::from_millis(500);
+/// Activity within this time after growth began is taken for its consequence.
+const MISTAKE: Duration = Duration::from_secs(4);
+/// The quiet time is so many times as long after a mistake.
+const QUIET_AFTER_MISTAKE: u32 = 2;
+/// The part of a domain that is left to the page cache of others.
+const CACHE_LEFT: u64 = 20;
+
+const MIB: u64 = 1 << 20;
+
+/// What was seen at one time.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sample {
+    /// Since the beginning.
+    pub(crate) at: Duration,
+    /// Bytes that are lent now.
+    pub(crate) held: u64,
+    /// Those of them that the kernel may take: it counts them among the pages of files.
+    pub(crate) freeable: u64,
+    /// The domains, always in the same order.
+    pub(crate) domains: Vec<Option<Reading>>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Decision {
+    /// Bytes that may be lent; what is lent beyond them is to be given back at once.
+    pub(crate) allowed: u64,
+    /// Bytes that could be lent if all went well: what clients weigh servers by.
+    pub(crate) capacity: u64,
+    /// Whether nothing new is taken for the time being.
+    pub(crate) pausing: bool,
+    /// What is new, and why.
+    pub(crate) action: Option<Action>,
+}
+
+/// Decides, sample by sample.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    policy: Policy,
+    before: Option<Sample>,
+    domains: Vec<Signs>,
+    mode: Mode,
+    /// What the next activity takes back.
+    step: u64,
+    /// How the next growth begins.
+    first_rate: f64,
+    quiet: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    /// Lending what is asked for.
+    Growing {
+        since: Duration,
+        rate: f64,
+        /// Bytes of page cache that may be pushed out now.
+        credit: f64,
+    },
+    /// Lending nothing more until some time after the last activity.
+    Pausing { until: Duration },
+}
+
+/// How much of each sign there was lately in a domain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Signs {
+    refaults: Bucket,
+    deactivated: Bucket,
+    anon: Bucket,
+}
+
+/// Fills with what happens, drains at the rate that is nothing to speak of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket(f64);
+
+impl Controller {
+    /// Lends nothing yet.
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            mode: Mode::Growing { since: Duration::ZERO, rate: RATE_USUAL, credit: 0.0 },
+            before: None,
+            domains: Vec::new(),
+            step: STEP_MIN,
+            first_rate: RATE_USUAL,
+            quiet: policy.resume_after,
+            policy,
+        }
+    }
+
+    /// Whether so much has happened to a domain since the last sample that there should be another one
+    /// at once: `free` is what it has now.
+    pub(crate) fn is_urgent(&self, domain: usize, free: u64) -> bool {
+        let before = self.before.as_ref().filter(|before| before.held > 0);
+        let Some(Some(reading)) = before.and_then(|before| before.domains.get(domain)) else {
+            return false;
+        };
+        let reserve = self.policy.reserve(reading.limit);
+        free < reserve / 2 || free + reserve / 8 < reading.free.min(2 * reserve)
+    }
+
+    /// What follows from `sample`, which is later than the one before.
+    pub(crate) fn decide(&mut self, sample: &Sample) -> Decision {
+        self.domains.resize(sample.domains.len(), Signs::default());
+        let before = self.before.replace(sample.clone());
+        let since = before.as_ref().map_or(sample.at, |before| before.at);
+        let passed = sample.at.saturating_sub(since);
+
+        let room = self.room(sample);
+        let activity = before.as_ref().and_then(|before| self.activity(before, sample, passed));
+        let mut action = None;
+        let allowed = match activity {
+            Some((reason, bytes)) => {
+                self.react(sample.at);
+                let given = bytes.min(sample.held);
+                action = Some(Action::GaveBack { bytes: given, reason });
+                sample.held - given
+            }
+            None => {
+                if let Mode::Pausing { until } = self.mode
+                    && sample.at >= until
+                {
+                    let quiet = self.quiet;
+                    self.mode =
+                        Mode::Growing { since: sample.at, rate: self.first_rate, credit: 0.0 };
+                    self.step = STEP_MIN;
+                    action = Some(Action::Resumed { quiet });
+                }
+                let held_before = before.as_ref().map_or(sample.held, |before| before.held);
+                sample.held + self.grow(sample.at, passed, sample.held, held_before, room)
+            }
+        };
+        Decision {
+            allowed: allowed.min(self.policy.lend_max),
+            capacity: (sample.held + room.free + room.cached).min(self.policy.lend_max),
+            pausing: matches!(self.mode, Mode::Pausing { .. }),
+            action,
+        }
+    }
+
+    /// Whether the lender needs its memory, why, and how much.
+    fn activity(
+        &mut self,
+        before: &Sample,
+        sample: &Sample,
+        passed: Duration,
+    ) -> Option<(Reason, u64)> {
+        let seconds = passed.as_secs_f64().max(0.001);
+        let own_before = before.held.saturating_sub(before.freeable);
+        let own = sample.held.saturating_sub(sample.freeable);
+        let detector = self.policy.detector;
+        let mut strongest: Option<(Reason, u64)> = None;
+        for (n, signs) in self.domains.iter_mut().enumerate() {
+            let (Some(Some(then)), Some(now)) = (before.domains.get(n), &sample.domains[n]) else {
+                *signs = Signs::default();
+                continue;
+            };
+            let reserve = self.policy.reserve(now.limit);
+            let refaults = rise(then.refaults, now.refaults);
+            let deactivated = rise(then.deactivated, now.deactivated);
+            // What we have not handed over is memory of processes as well.
+            let grown = (now.anon as f64 - own as f64) - (then.anon as f64 - own_before as f64);
+            let refaults_fired =
+                signs.refaults.add(refaults, PAGES_PER_SECOND, PAGES_BURST, seconds);
+            let deactivated_fired =
+                signs.deactivated.add(deactivated, PAGES_PER_SECOND, PAGES_BURST, seconds);
+            let grown_fired = signs.anon.add(grown, ANON_PER_SECOND, ANON_BURST, seconds);
+            if now.free >= 2 * reserve {
+                continue;
+            }
+            // More than this would only lie there.
+            let useful = 2 * reserve - now.free;
+            let mut found = |reason: Reason, bytes: u64| {
+                let bytes = bytes.min(useful);
+                if strongest.is_none_or(|(_, most)| bytes > most) {
+                    strongest = Some((reason, bytes));
+                }
+            };
+            let stalled = match (then.stalled, now.stalled) {
+                (Some(then), Some(now)) => now.saturating_sub(then).as_secs_f64() / seconds,
+                _ => 0.0,
+            };
+            let per_second = |pages: f64| (pages / seconds) as u64;
+            if detector.refaults() && refaults_fired {
+                let reason = Reason::Refaults { per_second: per_second(refaults) };
+                found(reason, self.step.max((refaults as u64) << 14));
+            }
+            if detector.pressure() && deactivated_fired {
+                let reason = Reason::Deactivations { per_second: per_second(deactivated) };
+                found(reason, self.step.max((deactivated as u64) << 12));
+            }
+            if detector.pressure() && grown_fired && now.free < reserve {
+                let ahead = (grown as u64).saturating_mul(4).max(STEP_MIN);
+                found(Reason::Growth { bytes: grown as u64 }, ahead.min(reserve - now.free));
+            }
+            if rise(then.swapped, now.swapped) > 0.0 {
+                found(Reason::Swapping, self.step.max(reserve));
+            }
+            if stalled > STALL {
+                let reason = Reason::Stalls { per_cent: (stalled * 100.0) as u64 };
+                found(reason, self.step.max(reserve));
+            }
+        }
+        strongest
+    }
+
+    /// Stops lending more, for longer if it was lending too much that did it.
+    fn react(&mut self, at: Duration) {
+        if let Mode::Growing { since, .. } = self.mode {
+            if at.saturating_sub(since) < MISTAKE && since > Duration::ZERO {
+                self.first_rate = RATE_AFTER_MISTAKE;
+                self.quiet = self.policy.resume_after * QUIET_AFTER_MISTAKE;
+            } else {
+                self.first_rate = RATE_USUAL;
+                self.quiet = self.policy.resume_after;
+            }
+        }
+        self.step = self.step.saturating_mul(2);
+        self.mode = Mode::Pausing { until: at + self.quiet };
+    }
+
+    /// How much more may be lent before the next sample.
+    fn grow(
+        &mut self,
+        at: Duration,
+        passed: Duration,
+        held: u64,
+        held_before: u64,
+        room: Room,
+    ) -> u64 {
+        let Mode::Growing { since, rate, credit } = &mut self.mode else { return 0 };
+        if at.saturating_sub(*since) >= MISTAKE {
+            self.first_rate = RATE_USUAL;
+            self.quiet = self.policy.resume_after;
+        }
+        let spent = held.saturating_sub(held_before) as f64;
+        let doublings = passed.as_secs_f64() / RATE_DOUBLES.as_secs_f64();
+        // Nobody knows yet what a growth that was not used would have done.
+        if spent > 0.0 {
+            *rate = (*rate * doublings.exp2()).min(RATE_MAX);
+        }
+        let most = (*rate * 0.5).max((8 * MIB) as f64);
+        *credit = (*credit - spent).max(0.0);
+        *credit = (*credit + *rate * passed.as_secs_f64()).min(most);
+        room.free.max((*credit as u64).min(room.free + room.cached))
+    }
+
+    /// What could be lent more, in the domain that has the least room.
+    fn room(&self, sample: &Sample) -> Room {
+        let rooms = sample.domains.iter().flatten().map(|domain| {
+            let others = domain.file.saturating_sub(sample.freeable);
+            Room {
+                free: domain.free.saturating_sub(self.policy.reserve(domain.limit)),
+                cached: others.saturating_sub(domain.limit / CACHE_LEFT),
+            }
+        });
+        rooms.min_by_key(|room| room.free + room.cached).unwrap_or_default()
+    }
+}
+
+/// What could be lent more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    /// Without anybody else losing a page.
+    free: u64,
+    /// By pushing out the page cache of others.
+    cached: u64,
+}
+
+impl Bucket {
+    /// Whether it is more than nothing to speak of. It is empty then.
+    fn add(&mut self, amount: f64, drained_per_second: f64, burst: f64, seconds: f64) -> bool {
+        self.0 = (self.0 + amount - drained_per_second * seconds).max(0.0);
+        let full = self.0 >= burst;
+        if full {
+            self.0 = 0.0;
+        }
+        full
+    }
+}
+
+fn rise(before: Option<u64>, now: Option<u64>) -> f64 {
+    match (before, now) {
+        (Some(before), Some(now)) => now.saturating_sub(before) as f64,
+        _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;
