@@ -24,6 +24,13 @@ pub(crate) enum Command {
     Conform(Conform),
     Crash(Crash),
     Trees(Trees),
+    Lending(Lending),
+    /// What the owner of a lender does in 'lending'.
+    #[command(hide = true)]
+    Owner {
+        #[command(subcommand)]
+        work: crate::lending::Work,
+    },
     /// One file answered from memory over FUSE, until SIGTERM.
     #[command(hide = true)]
     NullFuse {
@@ -190,6 +197,19 @@ pub(crate) struct Trees {
     /// The pjdfstest program [default: the one in PATH, if any].
     #[arg(long, value_name = "FILE")]
     pub(crate) pjdfstest: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// What it costs a machine to lend its memory.
+#[derive(Args)]
+pub(crate) struct Lending {
+    /// How often each is run.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) runs: u32,
+    /// Reads a second of each disk.
+    #[arg(long, value_name = "N", default_value_t = 8000, value_parser = clap::value_parser!(u32).range(100..))]
+    pub(crate) disk_iops: u32,
     #[command(flatten)]
     pub(crate) common: Common,
 }

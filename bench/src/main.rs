@@ -3,7 +3,7 @@
 //! `micro` sets every way that a read can take beside the least that it could cost; `demo` reads a
 //! real directory through a pool, compares every byte and kills the server in between; `conform` runs
 //! test suites on a directory and through a mount; `crash` kills the daemons under writers and looks
-//! for what was lost; `trees` times work on many small files. All drive the real programs as a user
+//! for what was lost; `trees` times work on many small files; `lending` shows what a lender pays. All drive the real programs as a user
 //! would; nothing of client or server is linked in.
 
 mod binaries;
@@ -14,7 +14,9 @@ mod crash;
 mod daemon;
 mod demo;
 mod disk;
+mod group;
 mod latency;
+mod lending;
 mod micro;
 mod mounted;
 mod null_fuse;
@@ -29,7 +31,6 @@ mod scratch;
 mod status;
 mod stop;
 mod table;
-mod throttle;
 mod trees;
 
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Conform(options) => return conform::run(&options, &Stop::install()?),
         Command::Crash(options) => return crash::run(&options, &Stop::install()?),
         Command::Trees(options) => return trees::run(&options, &Stop::install()?),
+        Command::Lending(options) => return lending::run(&options, &Stop::install()?),
+        Command::Owner { work } => lending::owner(&work)?,
         Command::NullThreads(options) => null_threads::run(options.seconds, &Stop::install()?)?,
         Command::NullFuse { mountpoint, bytes, threads } => {
             null_fuse::serve(&mountpoint, bytes, threads)?;

@@ -11,6 +11,7 @@ use rampool_protocol::size::ByteSize;
 
 use crate::binaries::{Binaries, output};
 use crate::daemon::Daemon;
+use crate::group::Group;
 use crate::mounted::Mounted;
 use crate::quic_echo::address_in;
 use crate::scratch::Scratch;
@@ -93,6 +94,12 @@ impl Pool {
         self.lend_at(SocketAddr::from(([127, 0, 0, 1], 0)), lend, stop)
     }
 
+    /// Starts a server with these arguments, in a control group.
+    pub(crate) fn lend_in(&self, group: &Group, arguments: &[&str], stop: &Stop) -> Result<Lender> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        self.start_server(listen, arguments, Some(group), stop)
+    }
+
     /// Starts a server that listens at `listen`, at a port of its choice if that is 0.
     pub(crate) fn lend_at(
         &self,
@@ -100,9 +107,22 @@ impl Pool {
         lend: ByteSize,
         stop: &Stop,
     ) -> Result<Lender> {
+        self.start_server(listen, &["--lend", &lend.bytes().to_string()], None, stop)
+    }
+
+    fn start_server(
+        &self,
+        listen: SocketAddr,
+        arguments: &[&str],
+        group: Option<&Group>,
+        stop: &Stop,
+    ) -> Result<Lender> {
         let socket = self.scratch.join("server.sock");
         let mut command = Command::new(&self.binaries.server);
-        command.args(["--listen", &listen.to_string(), "--lend", &lend.bytes().to_string()]);
+        command.args(["--listen", &listen.to_string()]).args(arguments);
+        if let Some(group) = group {
+            group.place_in(&mut command)?;
+        }
         command.arg("--keys").arg(&self.server_keys);
         command.arg("--status-socket").arg(&socket);
         let mut daemon = Daemon::start("rampool-server", command)?;
@@ -212,5 +232,11 @@ impl Lender {
         let text = output(command)?;
         serde_json::from_str(&text)
             .context("'rampool-server status' gave what this bench cannot read")
+    }
+
+    /// The same without a process for it, for many times a second.
+    pub(crate) fn glance(&self) -> Result<ServerStatus> {
+        serde_json::from_str(&rampool_protocol::status::fetch(&self.socket)?)
+            .context("the server's status is none that this bench can read")
     }
 }

@@ -72,6 +72,29 @@ pub(crate) struct ServerState {
 pub(crate) struct ServerStatus {
     /// Bytes of index for a block.
     pub(crate) index_bytes_per_block: f64,
+    /// Bytes of blocks that it holds.
+    pub(crate) held_bytes: u64,
+    /// How much it lends, and why.
+    #[serde(default)]
+    pub(crate) lending: LendingStatus,
+}
+
+/// How much a server lends, and why.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct LendingStatus {
+    /// `lending`, `pausing` or `draining`.
+    pub(crate) state: String,
+    /// Its last decisions.
+    pub(crate) events: Vec<LendingEvent>,
+}
+
+/// A decision.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(crate) struct LendingEvent {
+    /// Seconds since 1970.
+    pub(crate) time: f64,
+    /// What was done, and why.
+    pub(crate) what: String,
 }
 
 impl ClientStatus {

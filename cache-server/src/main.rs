@@ -27,6 +27,7 @@ use rampool_protocol::certs::{Identity, Role};
 use rampool_protocol::status::{StatusSocket, fetch};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
+use rustix::mm::MlockAllFlags;
 use rustix::process::{PidfdFlags, Signal};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tracing::{info, warn};
@@ -76,6 +77,9 @@ fn main() -> ExitCode {
 
 /// Serves until a signal ends it.
 fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
+    // The program itself stays in memory when there is none: giving back must not wait for the disk. The
+    // lent memory, which comes later, is not meant. Where it is not allowed, it goes without.
+    let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -86,8 +86,9 @@ struct DomainFacts {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct EventFacts {
-    /// Seconds since 1970.
+    /// Seconds since 1970, when it began and when it was done for the last time.
     time: f64,
+    until: f64,
     what: String,
 }
 
@@ -355,7 +356,12 @@ impl LendingFacts {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         for event in &self.events {
-            let _ = write!(text, "\n  {:>6.0} s ago  {}", (now - event.time).max(0.0), event.what);
+            let ago = (now - event.time).max(0.0);
+            let _ = write!(text, "\n  {ago:>6.0} s ago  {}", event.what);
+            let lasted = event.until - event.time;
+            if lasted >= 1.0 {
+                let _ = write!(text, ", over {lasted:.0} s");
+            }
         }
     }
 }
@@ -376,8 +382,13 @@ fn client_facts(client: &Client, held_bytes: u64) -> ClientFacts {
 
 impl From<&Event> for EventFacts {
     fn from(event: &Event) -> Self {
-        let time = event.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        Self { time: rounded(time), what: event.action.to_string() }
+        let since_1970 =
+            |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        Self {
+            time: rounded(since_1970(event.at)),
+            until: rounded(since_1970(event.until)),
+            what: event.action.to_string(),
+        }
     }
 }
 

@@ -23,11 +23,11 @@ use self::source::Source;
 use self::tally::Tally;
 use crate::binaries::Binaries;
 use crate::cli::{Demo, Format};
+use crate::group::{Controller, Group};
 use crate::pool::{MountPlan, Pool};
 use crate::progress::Progress;
 use crate::scratch::Scratch;
 use crate::stop::Stop;
-use crate::throttle::Throttle;
 
 const LEND: ByteSize = ByteSize::mib(2048);
 const CACHE: ByteSize = ByteSize::mib(128);
@@ -96,9 +96,12 @@ pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
 }
 
 /// Holds the disk back, or says why that cannot be.
-fn throttle(source: &Source, iops: u32, progress: &Progress) -> Option<Throttle> {
-    match Throttle::new(&source.root, iops) {
-        Ok(throttle) => Some(throttle),
+fn throttle(source: &Source, iops: u32, progress: &Progress) -> Option<Group> {
+    let name = format!("rampool-bench-{}", std::process::id());
+    let made = Group::new(&name, &[Controller::Disk])
+        .and_then(|group| group.limit_reads(&source.root, iops).map(|()| group));
+    match made {
+        Ok(group) => Some(group),
         Err(error) => {
             progress
                 .line(&format!("The disk runs at its own speed, not at {iops} IOPS: {error:#}."));

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{BufMut as _, BytesMut};
 use rampool_protocol::block::BLOCK_SIZE;
@@ -158,6 +158,24 @@ impl Region {
         }
         if self.advise(segment, Advice::LinuxFree).is_err() {
             self.lazily_freeable.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes ordinary memory again of the pages of a segment that was handed over, where the kernel has
+    /// not taken them.
+    pub(crate) fn keep(&mut self, segment: SegmentId) {
+        for slot in segment.slots() {
+            let page = self.page(slot);
+            if self.witness(page) == Page::Taken {
+                continue;
+            }
+            // SAFETY: `page` is within our mapping, writable, and aligned for more than a u64; no reference
+            // to it exists.
+            let word = unsafe { AtomicU64::from_ptr(page.cast()) };
+            // A page becomes ordinary by being written to, also with what it holds. Should the kernel take
+            // it between the two steps, nothing but zeros is written.
+            let value = word.load(Ordering::Relaxed);
+            let _ = word.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

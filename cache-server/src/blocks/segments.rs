@@ -70,7 +70,7 @@ pub(crate) struct Segments {
     allowed: usize,
     /// How many of them one client may have.
     client_max: usize,
-    /// What each segment is.
+    /// What each segment is. One that is taken to be opened keeps its state until then.
     states: Box<[State]>,
     /// How many pages of each were taken by the kernel, as far as that is known.
     missing: Box<[u16]>,
@@ -84,7 +84,10 @@ pub(crate) struct Segments {
 enum State {
     Free,
     Open,
-    Full,
+    /// Full, and ours.
+    Kept,
+    /// Full, and the kernel may take it.
+    HandedOver,
 }
 
 /// A mount, and what it holds.
@@ -218,7 +221,7 @@ impl Segments {
         let filled = open.segment;
         holder.open = None;
         holder.full.push_back(filled);
-        self.states[filled.index()] = State::Full;
+        self.states[filled.index()] = State::Kept;
         (slot, Some(filled))
     }
 
@@ -253,7 +256,23 @@ impl Segments {
 
     /// Whether a segment is full.
     pub(crate) fn is_full(&self, segment: SegmentId) -> bool {
-        self.states[segment.index()] == State::Full
+        matches!(self.states[segment.index()], State::Kept | State::HandedOver)
+    }
+
+    /// Whether a segment is full, and the kernel may take it.
+    pub(crate) fn is_handed_over(&self, segment: SegmentId) -> bool {
+        self.states[segment.index()] == State::HandedOver
+    }
+
+    /// The kernel may take a full segment from now on, or not any more.
+    pub(crate) fn set_handed_over(&mut self, segment: SegmentId, handed_over: bool) {
+        assert!(self.is_full(segment), "only full segments are handed over");
+        self.states[segment.index()] = if handed_over { State::HandedOver } else { State::Kept };
+    }
+
+    /// How many are full, and handed over.
+    pub(crate) fn handed_over(&self) -> usize {
+        self.states.iter().filter(|&&state| state == State::HandedOver).count()
     }
 
     /// All segments.

@@ -29,6 +29,10 @@ pub(crate) struct Store {
     names: RandomState,
     /// Where the search for pages that the kernel took goes on, in segments.
     swept: usize,
+    /// Whether full segments are kept from the kernel.
+    keeps: bool,
+    /// Where the change to that goes on, in segments; none when it is done.
+    changed: Option<usize>,
     vanished: u64,
     evicted: u64,
     given_back: u64,
@@ -42,6 +46,8 @@ pub(crate) struct StoreFacts {
     pub(crate) segments_allowed: usize,
     pub(crate) segments_in_use: usize,
     pub(crate) segments_full: usize,
+    /// Those of the full ones that the kernel may take.
+    pub(crate) segments_handed_over: usize,
     /// Pages of full segments that the kernel took, as far as that is known.
     pub(crate) pages_missing: usize,
     /// Blocks that a GET would look for in their page.
@@ -77,6 +83,8 @@ impl Store {
             segments: Segments::new(segments),
             names: RandomState::new(),
             swept: 0,
+            keeps: false,
+            changed: None,
             vanished: 0,
             evicted: 0,
             given_back: 0,
@@ -136,8 +144,11 @@ impl Store {
         let (slot, filled) = self.segments.take_slot(mount);
         self.memory.write(slot, &entry.block.data);
         self.index.insert(block, slot, entry.block.tag);
-        if let Some(segment) = filled {
+        if let Some(segment) = filled
+            && !self.keeps
+        {
             self.memory.hand_over(segment);
+            self.segments.set_handed_over(segment, true);
         }
         true
     }
@@ -164,6 +175,37 @@ impl Store {
         segments
     }
 
+    /// Whether full segments are to be kept from the kernel, or handed over to it. Segments that are
+    /// full already follow with [`Self::change`].
+    pub(crate) fn keep(&mut self, keeps: bool) {
+        if self.keeps != keeps {
+            self.keeps = keeps;
+            self.changed = Some(0);
+        }
+    }
+
+    /// Keeps, or hands over, at most `segments` full segments that are not yet. True when all are.
+    pub(crate) fn change(&mut self, segments: usize) -> bool {
+        let Some(mut next) = self.changed else { return true };
+        let mut done = 0;
+        while done < segments && next < self.segments.total() {
+            let segment = SegmentId::new(next);
+            next += 1;
+            let handed_over = self.segments.is_handed_over(segment);
+            if self.segments.is_full(segment) && handed_over == self.keeps {
+                if self.keeps {
+                    self.memory.keep(segment);
+                } else {
+                    self.memory.hand_over(segment);
+                }
+                self.segments.set_handed_over(segment, !handed_over);
+                done += 1;
+            }
+        }
+        self.changed = Some(next).filter(|&next| next < self.segments.total());
+        self.changed.is_none()
+    }
+
     /// Looks through at most `segments` segments for pages that the kernel took, and forgets their
     /// blocks. Returns how many it found.
     pub(crate) fn sweep(&mut self, segments: usize) -> usize {
@@ -172,7 +214,7 @@ impl Store {
         for _ in 0..if self.memory.lazily_freeable() { segments } else { 0 } {
             let segment = SegmentId::new(self.swept);
             self.swept = (self.swept + 1) % self.segments.total();
-            if !self.segments.is_full(segment) {
+            if !self.segments.is_handed_over(segment) {
                 continue;
             }
             let Ok(present) = self.memory.present(segment) else { break };
@@ -205,6 +247,7 @@ impl Store {
             segments_allowed: self.segments.allowed(),
             segments_in_use: self.segments.in_use(),
             segments_full: self.segments.full(),
+            segments_handed_over: self.segments.handed_over(),
             pages_missing: self.segments.missing(),
             blocks: self.index.len(),
             index_bytes: self.index_bytes(),

@@ -9,8 +9,13 @@
 //!
 //! - refaults: pages of files are read again that the kernel had dropped (detector 1);
 //! - deactivations: the kernel looks for pages to drop among those in use (detector 2);
-//! - growth of the memory of processes while the reserve is not there (detector 2);
+//! - growth of what others use while the reserve is not there (detector 2): the memory of processes,
+//!   and the page cache as long as it is smaller than what is lent. Pages that were read once may never
+//!   be read again; beyond an equal share it takes refaults.
 //! - swapping and stalls, with any detector.
+//!
+//! While we push out page cache ourselves, stalls and deactivations are our own doing: then only
+//! refaults tell whether somebody misses it.
 //!
 //! **Growth** begins after a quiet time. What is free beyond the reserve is lent as it is asked for;
 //! pages that lie in the page cache are pushed out at a rate that doubles as long as nobody misses
@@ -23,12 +28,12 @@ use super::limits::Policy;
 use super::sense::Reading;
 
 /// Refaults and deactivations a second that are nothing to speak of.
-const PAGES_PER_SECOND: f64 = 64.0;
+const PAGES_PER_SECOND: f64 = 32.0;
 /// As many more may come at once.
-const PAGES_BURST: f64 = 32.0;
-/// The memory of processes may grow so fast, and so much at once, before the reserve is refilled.
-const ANON_PER_SECOND: f64 = (8 * MIB) as f64;
-const ANON_BURST: f64 = (4 * MIB) as f64;
+const PAGES_BURST: f64 = 16.0;
+/// What others use may grow so fast, and so much at once, before the reserve is refilled.
+const GROWTH_PER_SECOND: f64 = (8 * MIB) as f64;
+const GROWTH_BURST: f64 = (4 * MIB) as f64;
 /// The part of the time in which somebody may wait for memory.
 const STALL: f64 = 0.1;
 
@@ -40,6 +45,8 @@ const RATE_AFTER_MISTAKE: f64 = (2 * MIB) as f64;
 const RATE_MAX: f64 = (1024 * MIB) as f64;
 /// The rate doubles in this time.
 const RATE_DOUBLES: Duration = Duration::from_millis(500);
+/// Growth of the last moments may still have its effects.
+const PUSHING: Duration = Duration::from_secs(1);
 /// Activity within this time after growth began is taken for its consequence.
 const MISTAKE: Duration = Duration::from_secs(4);
 /// The quiet time is so many times as long after a mistake.
@@ -56,8 +63,8 @@ pub(crate) struct Sample {
     pub(crate) at: Duration,
     /// Bytes that are lent now.
     pub(crate) held: u64,
-    /// Those of them that the kernel may take: it counts them among the pages of files.
-    pub(crate) freeable: u64,
+    /// Bytes of our process, what is lent included, as far as the kernel has not taken them.
+    pub(crate) own: u64,
     /// The domains, always in the same order.
     pub(crate) domains: Vec<Option<Reading>>,
 }
@@ -71,6 +78,9 @@ pub(crate) struct Decision {
     pub(crate) capacity: u64,
     /// Whether nothing new is taken for the time being.
     pub(crate) pausing: bool,
+    /// Whether page cache of others is being pushed out. What is lent is to be kept from the kernel
+    /// meanwhile, which would take it just as well.
+    pub(crate) pushing: bool,
     /// What is new, and why.
     pub(crate) action: Option<Action>,
 }
@@ -97,6 +107,8 @@ enum Mode {
         rate: f64,
         /// Bytes of page cache that may be pushed out now.
         credit: f64,
+        /// When more was lent than was free, last.
+        pushed: Option<Duration>,
     },
     /// Lending nothing more until some time after the last activity.
     Pausing { until: Duration },
@@ -108,6 +120,7 @@ struct Signs {
     refaults: Bucket,
     deactivated: Bucket,
     anon: Bucket,
+    file: Bucket,
 }
 
 /// Fills with what happens, drains at the rate that is nothing to speak of.
@@ -118,7 +131,7 @@ impl Controller {
     /// Lends nothing yet.
     pub(crate) fn new(policy: Policy) -> Self {
         Self {
-            mode: Mode::Growing { since: Duration::ZERO, rate: RATE_USUAL, credit: 0.0 },
+            mode: Mode::growing(Duration::ZERO, RATE_USUAL),
             before: None,
             domains: Vec::new(),
             step: STEP_MIN,
@@ -161,19 +174,20 @@ impl Controller {
                     && sample.at >= until
                 {
                     let quiet = self.quiet;
-                    self.mode =
-                        Mode::Growing { since: sample.at, rate: self.first_rate, credit: 0.0 };
+                    self.mode = Mode::growing(sample.at, self.first_rate);
                     self.step = STEP_MIN;
                     action = Some(Action::Resumed { quiet });
                 }
                 let held_before = before.as_ref().map_or(sample.held, |before| before.held);
-                sample.held + self.grow(sample.at, passed, sample.held, held_before, room)
+                let spent = sample.held.saturating_sub(held_before);
+                sample.held + self.grow(sample.at, passed, spent, room)
             }
         };
         Decision {
             allowed: allowed.min(self.policy.lend_max),
             capacity: (sample.held + room.free + room.cached).min(self.policy.lend_max),
             pausing: matches!(self.mode, Mode::Pausing { .. }),
+            pushing: self.mode.is_pushing(sample.at),
             action,
         }
     }
@@ -186,8 +200,7 @@ impl Controller {
         passed: Duration,
     ) -> Option<(Reason, u64)> {
         let seconds = passed.as_secs_f64().max(0.001);
-        let own_before = before.held.saturating_sub(before.freeable);
-        let own = sample.held.saturating_sub(sample.freeable);
+        let pushing = self.mode.is_pushing(sample.at);
         let detector = self.policy.detector;
         let mut strongest: Option<(Reason, u64)> = None;
         for (n, signs) in self.domains.iter_mut().enumerate() {
@@ -198,13 +211,16 @@ impl Controller {
             let reserve = self.policy.reserve(now.limit);
             let refaults = rise(then.refaults, now.refaults);
             let deactivated = rise(then.deactivated, now.deactivated);
-            // What we have not handed over is memory of processes as well.
-            let grown = (now.anon as f64 - own as f64) - (then.anon as f64 - own_before as f64);
+            let grown = now.anon.saturating_sub(sample.own) as f64
+                - then.anon.saturating_sub(before.own) as f64;
             let refaults_fired =
                 signs.refaults.add(refaults, PAGES_PER_SECOND, PAGES_BURST, seconds);
             let deactivated_fired =
                 signs.deactivated.add(deactivated, PAGES_PER_SECOND, PAGES_BURST, seconds);
-            let grown_fired = signs.anon.add(grown, ANON_PER_SECOND, ANON_BURST, seconds);
+            let grown_fired = signs.anon.add(grown, GROWTH_PER_SECOND, GROWTH_BURST, seconds);
+            let cached_more = now.file as f64 - then.file as f64;
+            let cached_fired =
+                signs.file.add(cached_more, GROWTH_PER_SECOND, GROWTH_BURST, seconds);
             if now.free >= 2 * reserve {
                 continue;
             }
@@ -225,6 +241,7 @@ impl Controller {
                 let reason = Reason::Refaults { per_second: per_second(refaults) };
                 found(reason, self.step.max((refaults as u64) << 14));
             }
+            let deactivated_fired = deactivated_fired && !(pushing && detector.refaults());
             if detector.pressure() && deactivated_fired {
                 let reason = Reason::Deactivations { per_second: per_second(deactivated) };
                 found(reason, self.step.max((deactivated as u64) << 12));
@@ -233,10 +250,15 @@ impl Controller {
                 let ahead = (grown as u64).saturating_mul(4).max(STEP_MIN);
                 found(Reason::Growth { bytes: grown as u64 }, ahead.min(reserve - now.free));
             }
+            if detector.pressure() && cached_fired && now.free < reserve && now.file < sample.held {
+                let ahead = (cached_more as u64).saturating_mul(4).max(STEP_MIN);
+                let reason = Reason::CacheGrowth { bytes: cached_more as u64 };
+                found(reason, ahead.min(reserve - now.free));
+            }
             if rise(then.swapped, now.swapped) > 0.0 {
                 found(Reason::Swapping, self.step.max(reserve));
             }
-            if stalled > STALL {
+            if stalled > STALL && !pushing {
                 let reason = Reason::Stalls { per_cent: (stalled * 100.0) as u64 };
                 found(reason, self.step.max(reserve));
             }
@@ -259,40 +281,32 @@ impl Controller {
         self.mode = Mode::Pausing { until: at + self.quiet };
     }
 
-    /// How much more may be lent before the next sample.
-    fn grow(
-        &mut self,
-        at: Duration,
-        passed: Duration,
-        held: u64,
-        held_before: u64,
-        room: Room,
-    ) -> u64 {
-        let Mode::Growing { since, rate, credit } = &mut self.mode else { return 0 };
+    /// How much more may be lent before the next sample, when `spent` bytes were since the last one.
+    fn grow(&mut self, at: Duration, passed: Duration, spent: u64, room: Room) -> u64 {
+        let Mode::Growing { since, rate, credit, pushed } = &mut self.mode else { return 0 };
         if at.saturating_sub(*since) >= MISTAKE {
             self.first_rate = RATE_USUAL;
             self.quiet = self.policy.resume_after;
         }
-        let spent = held.saturating_sub(held_before) as f64;
-        let doublings = passed.as_secs_f64() / RATE_DOUBLES.as_secs_f64();
+        if spent > 0 && room.free == 0 {
+            *pushed = Some(at);
+        }
         // Nobody knows yet what a growth that was not used would have done.
-        if spent > 0.0 {
+        if pushed.is_some_and(|pushed| at.saturating_sub(pushed) < PUSHING) {
+            let doublings = passed.as_secs_f64() / RATE_DOUBLES.as_secs_f64();
             *rate = (*rate * doublings.exp2()).min(RATE_MAX);
         }
         let most = (*rate * 0.5).max((8 * MIB) as f64);
-        *credit = (*credit - spent).max(0.0);
+        *credit = (*credit - spent as f64).max(0.0);
         *credit = (*credit + *rate * passed.as_secs_f64()).min(most);
         room.free.max((*credit as u64).min(room.free + room.cached))
     }
 
     /// What could be lent more, in the domain that has the least room.
     fn room(&self, sample: &Sample) -> Room {
-        let rooms = sample.domains.iter().flatten().map(|domain| {
-            let others = domain.file.saturating_sub(sample.freeable);
-            Room {
-                free: domain.free.saturating_sub(self.policy.reserve(domain.limit)),
-                cached: others.saturating_sub(domain.limit / CACHE_LEFT),
-            }
+        let rooms = sample.domains.iter().flatten().map(|domain| Room {
+            free: domain.free.saturating_sub(self.policy.reserve(domain.limit)),
+            cached: domain.file.saturating_sub(domain.limit / CACHE_LEFT),
         });
         rooms.min_by_key(|room| room.free + room.cached).unwrap_or_default()
     }
@@ -305,6 +319,16 @@ struct Room {
     free: u64,
     /// By pushing out the page cache of others.
     cached: u64,
+}
+
+impl Mode {
+    fn growing(since: Duration, rate: f64) -> Self {
+        Self::Growing { since, rate, credit: 0.0, pushed: None }
+    }
+
+    fn is_pushing(self, at: Duration) -> bool {
+        matches!(self, Self::Growing { pushed: Some(pushed), .. } if at.saturating_sub(pushed) < PUSHING)
+    }
 }
 
 impl Bucket {

@@ -47,6 +47,11 @@ pub(crate) enum Reason {
         /// Since the last look.
         bytes: u64,
     },
+    /// The page cache of others grows, is smaller than what is lent, and less is free than the reserve.
+    CacheGrowth {
+        /// Since the last look.
+        bytes: u64,
+    },
     /// Something was written to the swap.
     Swapping,
     /// Somebody waits for memory.
@@ -63,20 +68,24 @@ pub(crate) struct Events(Mutex<VecDeque<Event>>);
 /// An action at a time.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
+    /// When it began.
     pub(crate) at: SystemTime,
+    /// When it was done, for the last time if it was done again and again.
+    pub(crate) until: SystemTime,
     pub(crate) action: Action,
 }
 
 impl Events {
-    /// Remembers one. What is given back within a second for the same kind of reason is one event.
+    /// Remembers one. What is given back for the same kind of reason, never a second apart, is one event.
     pub(crate) fn add(&self, action: Action) {
         let mut events = self.0.lock();
         let now = SystemTime::now();
         if let (Some(last), Action::GaveBack { bytes, reason }) = (events.back_mut(), &action)
             && let Action::GaveBack { bytes: before, reason: same } = &mut last.action
             && std::mem::discriminant(same) == std::mem::discriminant(reason)
-            && now.duration_since(last.at).is_ok_and(|passed| passed < Duration::from_secs(1))
+            && now.duration_since(last.until).is_ok_and(|passed| passed < Duration::from_secs(1))
         {
+            last.until = now;
             *before += bytes;
             same.join(*reason);
             return;
@@ -84,7 +93,7 @@ impl Events {
         if events.len() == EVENTS_MAX {
             events.pop_front();
         }
-        events.push_back(Event { at: now, action });
+        events.push_back(Event { at: now, until: now, action });
     }
 
     /// Those that are remembered.
@@ -101,7 +110,8 @@ impl Reason {
             | (Self::Deactivations { per_second }, Self::Deactivations { per_second: other }) => {
                 *per_second = (*per_second).max(other);
             }
-            (Self::Growth { bytes }, Self::Growth { bytes: other }) => *bytes += other,
+            (Self::Growth { bytes }, Self::Growth { bytes: other })
+            | (Self::CacheGrowth { bytes }, Self::CacheGrowth { bytes: other }) => *bytes += other,
             (Self::Stalls { per_cent }, Self::Stalls { per_cent: other }) => {
                 *per_cent = (*per_cent).max(other);
             }
@@ -129,6 +139,9 @@ impl fmt::Display for Reason {
             Self::Deactivations { per_second } => write!(f, "{per_second} deactivations/s"),
             Self::Growth { bytes } => {
                 write!(f, "processes took {}, and little is free", ByteSize(*bytes))
+            }
+            Self::CacheGrowth { bytes } => {
+                write!(f, "the page cache took {}, and little is free", ByteSize(*bytes))
             }
             Self::Swapping => write!(f, "memory is swapped out"),
             Self::Stalls { per_cent } => {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::decide::{Controller, Sample};
+use super::sense;
 use super::{Auto, Lender, Mode};
 use crate::accept::Clients;
 use crate::blocks::{PAGE_BYTES, SEGMENT_BYTES};
@@ -120,7 +121,7 @@ impl Work {
         let sample = Sample {
             at: self.began.elapsed(),
             held: bytes(facts.segments_in_use),
-            freeable: if facts.lazily_freeable { bytes(facts.segments_full) } else { 0 },
+            own: sense::own_memory()?,
             domains,
         };
         let held = sample.held;
@@ -128,6 +129,8 @@ impl Work {
         let allowed = usize::try_from(decision.allowed).unwrap_or(usize::MAX) / SEGMENT_BYTES;
         self.service.state().store.allow(allowed);
         while self.service.state().store.give_back(SEGMENTS_AT_ONCE) == SEGMENTS_AT_ONCE {}
+        self.service.state().store.keep(decision.pushing);
+        while !self.service.state().store.change(SEGMENTS_AT_ONCE) {}
         self.lender.publish(&decision);
         if let Some(action) = &decision.action {
             self.lender.note(action.clone());

@@ -57,11 +57,16 @@ impl Cgroup {
             Version::Two => field(&stat, name),
         };
         let size = |name| value(name).unwrap_or(0);
+        let (file, anon) = match self.version {
+            Version::One => ("cache", "rss"),
+            Version::Two => ("file", "anon"),
+        };
         Ok(Reading {
             limit,
             free: limit.saturating_sub(self.usage()?),
-            file: size("active_file") + size("inactive_file"),
-            anon: size("active_anon") + size("inactive_anon") + size("unevictable"),
+            // Shared memory counts as file here, but the kernel cannot drop it.
+            file: size(file).saturating_sub(size("shmem")),
+            anon: size(anon) + size("shmem"),
             refaults: value("workingset_refault_file").or_else(|| value("workingset_refault")),
             deactivated: value("pgdeactivate"),
             swapped: match self.version {

@@ -22,6 +22,17 @@ pub(super) fn free() -> u64 {
     info.freeram * u64::from(info.mem_unit)
 }
 
+/// Memory of this process that no file stands behind, lent memory included.
+pub(super) fn own() -> io::Result<u64> {
+    // Pages: size, resident, those of them that are shared or of files, ...
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let mut pages = statm.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
+    match (pages.next(), pages.next()) {
+        (Some(resident), Some(shared)) => Ok(resident.saturating_sub(shared) * PAGE),
+        _ => Err(io::Error::other("/proc/self/statm is not as it should be")),
+    }
+}
+
 /// All that is told. What this kernel does not have is none.
 ///
 /// # Errors
@@ -35,12 +46,13 @@ pub(super) fn reading() -> io::Result<Reading> {
 
 fn parse(meminfo: &str, vmstat: &str, pressure: &str) -> Option<Reading> {
     let size = |label| kilobytes(meminfo, label);
-    let file = |label| size(label).unwrap_or(0);
+    let shared = size("Shmem").unwrap_or(0);
+    let cached = size("Cached").unwrap_or(0) + size("Buffers").unwrap_or(0);
     Some(Reading {
         limit: size("MemTotal")?,
         free: size("MemFree")?,
-        file: file("Active(file)") + file("Inactive(file)"),
-        anon: file("Active(anon)") + file("Inactive(anon)") + file("Unevictable"),
+        file: cached.saturating_sub(shared),
+        anon: size("AnonPages").unwrap_or(0) + shared,
         // Before Linux 5.9 there was one number for file and anonymous pages.
         refaults: field(vmstat, "workingset_refault_file")
             .or_else(|| field(vmstat, "workingset_refault")),
@@ -56,8 +68,8 @@ mod tests {
 
     use super::*;
 
-    const MEMINFO: &str = "MemTotal: 100 kB\nMemFree: 30 kB\nActive(anon): 1 kB\nInactive(anon): 2 kB\n\
-                           Active(file): 4 kB\nInactive(file): 8 kB\nUnevictable: 16 kB\n";
+    const MEMINFO: &str = "MemTotal: 100 kB\nMemFree: 30 kB\nBuffers: 2 kB\nCached: 12 kB\n\
+                           SwapCached: 9 kB\nAnonPages: 17 kB\nShmem: 2 kB\n";
 
     #[test]
     fn what_a_kernel_does_not_tell_is_none() {

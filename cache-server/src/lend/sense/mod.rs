@@ -25,9 +25,9 @@ pub(crate) struct Reading {
     pub(crate) limit: u64,
     /// Memory that nobody uses, in bytes.
     pub(crate) free: u64,
-    /// Pages of files, and those that the kernel may take without asking, in bytes.
+    /// The page cache, in bytes.
     pub(crate) file: u64,
-    /// All other memory of processes, in bytes.
+    /// Memory of processes that no file stands behind, lent memory included, in bytes.
     pub(crate) anon: u64,
     /// Pages of files that were read again after the kernel had dropped them, since boot.
     pub(crate) refaults: Option<u64>,
@@ -103,6 +103,14 @@ pub(crate) fn signals(domains: &[Option<Reading>]) -> Vec<(&'static str, bool)> 
         ("stalls", has(|reading| reading.stalled.is_some())),
         ("swapping", has(|reading| reading.swapped.is_some())),
     ]
+}
+
+/// Memory of this process that no file stands behind, lent memory included, in bytes.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub(crate) fn own_memory() -> io::Result<u64> {
+    machine::own()
 }
 
 /// All memory of this machine.
