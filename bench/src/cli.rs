@@ -201,15 +201,40 @@ pub(crate) struct Trees {
     pub(crate) common: Common,
 }
 
-/// What it costs a machine to lend its memory.
+/// Shows what a machine pays for lending its memory: as good as nothing.
+///
+/// A lender of 2 GiB is played by a control group, with the server and the owner's processes in groups
+/// beside each other, once in one group; a client is elsewhere; both read from a disk that is held back.
+/// Four scenarios: (1) the client reads while the lender takes memory, (2) the client reads, then the
+/// lender, (3) then the client again, (4) both at once. Each with nothing lent, with plain memory lent,
+/// with the kernel alone taking it back, and with each detector of --lend auto. Figures are medians;
+/// ratios are of runs that follow each other.
+///
+/// Needs root, control groups for memory and block devices, 6 GiB of disk and 4 GiB of memory. Takes
+/// about half an hour, with --check a little less.
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench lending --plots drawings\n  rampool-bench lending --check           fails when a bar is missed\n  rampool-bench lending --runs 1 --seconds 10 -w json"
+)]
 pub(crate) struct Lending {
-    /// How often each is run.
+    /// Only what has bars; exit with 1 when one is missed.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// How often each is run; what has no bar, once.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) runs: u32,
+    /// How long the lender reads.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(10..=600))]
+    pub(crate) seconds: u32,
     /// Reads a second of each disk.
     #[arg(long, value_name = "N", default_value_t = 8000, value_parser = clap::value_parser!(u32).range(100..))]
     pub(crate) disk_iops: u32,
+    /// Memory of the lender.
+    #[arg(long, value_name = "SIZE", default_value = "2G")]
+    pub(crate) memory: rampool_protocol::size::ByteSize,
+    /// Draw timelines into this directory, as SVG.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plots: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) common: Common,
 }

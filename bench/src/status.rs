@@ -82,8 +82,6 @@ pub(crate) struct ServerStatus {
 /// How much a server lends, and why.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct LendingStatus {
-    /// `lending`, `pausing` or `draining`.
-    pub(crate) state: String,
     /// Its last decisions.
     pub(crate) events: Vec<LendingEvent>,
 }
@@ -91,8 +89,6 @@ pub(crate) struct LendingStatus {
 /// A decision.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(crate) struct LendingEvent {
-    /// Seconds since 1970.
-    pub(crate) time: f64,
     /// What was done, and why.
     pub(crate) what: String,
 }

@@ -1,54 +1,69 @@
-//! `rampool-bench lending`: what it costs to lend.
+//! `rampool-bench lending`: what it costs a machine to lend its memory, in the four scenarios that a
+//! lender must not notice, beside a machine that lends nothing.
 
+mod bars;
 mod owner;
+mod plot;
+mod report;
 mod scenarios;
 mod stage;
+mod timeline;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
+use self::report::Report;
 use self::stage::{Layout, Stage, Way};
 use crate::binaries::Binaries;
-use crate::cli::Lending;
+use crate::cli::{Format, Lending};
 use crate::pool::Pool;
+use crate::progress::Progress;
 use crate::scratch::Scratch;
 use crate::stop::Stop;
 pub(crate) use owner::{Work, work as owner};
 
-/// Measures and prints.
+/// Scenarios that are begun in a run.
+const STEPS: u64 = 3;
+
+/// Measures and prints. The exit code says whether all bars hold, if that was asked for.
 pub(crate) fn run(options: &Lending, stop: &Stop) -> Result<ExitCode> {
-    let pool = Pool::new(
-        Binaries::find(options.common.bin_dir.as_deref())?,
-        Scratch::new(&options.common.dir)?,
-    )?;
-    let memory: u64 = 2 << 30;
-    let client_dir = pool.scratch().join("client");
-    std::fs::create_dir_all(&client_dir)?;
-    pool.scratch().random_file("client/data", memory, 2)?;
-    pool.scratch().random_file("client/data2", memory, 2)?;
-    let stage = Stage {
-        owner_file: pool.scratch().random_file("owner", memory / 2, 1)?,
-        pool: &pool,
-        stop,
-        memory,
-        disk_iops: options.disk_iops,
-        client_dir,
-        client_file: "data",
-        runs: std::cell::Cell::new(0),
-    };
-    let only = std::env::var("WAYS").unwrap_or_default();
-    let layout = if std::env::var("TOGETHER").is_ok() { Layout::Together } else { Layout::Beside };
-    for _ in 0..options.runs {
-        for way in Way::ALL.into_iter().filter(|way| only.is_empty() || only.contains(way.name())) {
-            for scenario in std::env::var("SC").unwrap_or("1".into()).split(',') {
-                match scenario {
-                    "1" => scenarios::allocate(&stage, way, layout)?,
-                    "2" => scenarios::lender_then_client(&stage, way, layout)?,
-                    _ => scenarios::at_once(&stage, way, layout)?,
-                }
-            }
+    let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
+    let plan = plan(options);
+    let progress = Progress::new(plan.len() as u64 * STEPS);
+    progress.say("writes the files");
+    let memory = options.memory.bytes();
+    let stage = Stage::new(&pool, memory, options.disk_iops, &progress, stop)?;
+    let mut runs = Vec::new();
+    for (way, layout) in plan {
+        runs.push(scenarios::run(&stage, way, layout, options.seconds)?);
+    }
+    drop(stage);
+    drop((progress, pool));
+
+    let report = Report::new(options, runs);
+    if let Some(dir) = &options.plots {
+        plot::all(dir, &report.runs)?;
+    }
+    match options.common.format {
+        Format::Table => report.print(),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    let missed = options.check && !report.all_hold();
+    Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What is run, in which order: the bars compare what follows each other.
+fn plan(options: &Lending) -> Vec<(Way, Layout)> {
+    let mut plan = Vec::new();
+    for run in 0..options.runs {
+        let all = run == 0 && !options.check;
+        let ways = Way::ALL.into_iter().filter(|way| all || way.has_bars());
+        plan.extend(ways.map(|way| (way, Layout::Beside)));
+        if run == 0 {
+            plan.extend([Way::Nothing, Way::Both].map(|way| (way, Layout::Together)));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    plan
 }

@@ -172,10 +172,11 @@ impl Worker {
                 command.args(["take", &bytes.to_string(), &step.to_string()])
             }
             Work::Hold { bytes } => command.args(["hold", &bytes.to_string()]),
-            Work::Read { file, block, threads, per_second } => command
-                .arg("read")
-                .arg(file)
-                .args([block.to_string(), threads.to_string(), per_second.to_string()]),
+            Work::Read { file, block, threads, per_second, order } => {
+                let order = if *order == Order::Each { "each" } else { "random" };
+                let numbers = [block.to_string(), threads.to_string(), per_second.to_string()];
+                command.arg("read").arg(file).args(numbers).arg(order)
+            }
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         // SAFETY: between fork and exec one system call is made, prctl(2), which is async-signal-safe.

@@ -1,6 +1,7 @@
 //! The machine on which it is played: a lender that has so much memory and not more, with its server
 //! and its owner's processes; a client elsewhere; the disks of both.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,9 @@ use rampool_protocol::size::ByteSize;
 use super::owner::{Order, Work, Worker};
 use crate::group::{Controller, Group};
 use crate::pool::{Client, Lender, MountPlan, Pool};
+use crate::progress::Progress;
 use crate::stop::Stop;
+use serde::Serialize;
 
 /// The client's own cache: small, so that what it reads is lent.
 const CLIENT_CACHE: ByteSize = ByteSize::mib(64);
@@ -18,10 +21,11 @@ const CLIENT_CACHE: ByteSize = ByteSize::mib(64);
 const FILL_BLOCK: usize = 32 << 10;
 const FILL_MAX: Duration = Duration::from_secs(40);
 /// Nothing more is lent when it has not grown for so long.
-const FILL_SETTLED: Duration = Duration::from_millis(1500);
+const FILL_SETTLED: Duration = Duration::from_secs(3);
 
 /// What is lent, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Way {
     /// Nothing: there is no server.
     Nothing,
@@ -38,7 +42,8 @@ pub(super) enum Way {
 }
 
 /// Where server and owner live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Layout {
     /// Each in a group of its own, as services and containers are.
     Beside,
@@ -50,27 +55,29 @@ pub(super) enum Layout {
 pub(super) struct Stage<'a> {
     pub(super) pool: &'a Pool,
     pub(super) stop: &'a Stop,
+    pub(super) progress: &'a Progress,
     /// Memory of the lender.
     pub(super) memory: u64,
+    /// Reads a second of each disk.
     pub(super) disk_iops: u32,
-    pub(super) owner_file: PathBuf,
-    pub(super) client_dir: PathBuf,
-    pub(super) client_file: &'static str,
-    /// Begins with the first run.
-    pub(super) runs: std::cell::Cell<u32>,
+    owner_file: PathBuf,
+    client_dir: PathBuf,
+    runs: Cell<u32>,
 }
+
+/// What the client reads, one after the other.
+const CLIENT_FILES: [&str; 2] = ["first", "second"];
 
 /// One run. The order in which things end is the order of the fields.
 pub(super) struct Cast<'a> {
-    stage: &'a Stage<'a>,
-    pub(super) way: Way,
-    pub(super) client: Client,
-    pub(super) lender: Option<Lender>,
+    pub(super) stage: &'a Stage<'a>,
+    client: Client,
+    lender: Option<Lender>,
     _plain: Option<Worker>,
     owner: Group,
-    _server: Option<Group>,
+    server: Option<Group>,
     pub(super) vm: Group,
-    pub(super) elsewhere: Group,
+    elsewhere: Group,
 }
 
 impl Way {
@@ -88,6 +95,16 @@ impl Way {
         }
     }
 
+    /// Whether it is compared with what must hold.
+    pub(super) fn has_bars(self) -> bool {
+        matches!(self, Self::Nothing | Self::Both)
+    }
+
+    /// Whether a client can use it.
+    pub(super) fn is_lent(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Plain)
+    }
+
     fn arguments(self, memory: u64) -> Option<Vec<String>> {
         let all = |args: &[&str]| Some(args.iter().map(ToString::to_string).collect());
         match self {
@@ -102,6 +119,8 @@ impl Way {
 }
 
 impl Layout {
+    pub(super) const ALL: [Self; 2] = [Self::Beside, Self::Together];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Beside => "in groups beside each other",
@@ -111,6 +130,30 @@ impl Layout {
 }
 
 impl<'a> Stage<'a> {
+    /// Writes the files.
+    pub(super) fn new(
+        pool: &'a Pool,
+        memory: u64,
+        disk_iops: u32,
+        progress: &'a Progress,
+        stop: &'a Stop,
+    ) -> Result<Self> {
+        let client_dir = pool.scratch().join("client");
+        std::fs::create_dir_all(&client_dir)?;
+        for (n, name) in CLIENT_FILES.into_iter().enumerate() {
+            pool.scratch().random_file(&format!("client/{name}"), memory, n as u64)?;
+        }
+        let owner_file = pool.scratch().random_file("owner", memory / 2, 9)?;
+        let runs = Cell::new(0);
+        Ok(Self { pool, stop, progress, memory, disk_iops, owner_file, client_dir, runs })
+    }
+
+    /// What is going on now.
+    pub(super) fn say(&self, way: Way, what: &str) {
+        self.progress.say(format!("{}: {what}", way.name()));
+        self.progress.step();
+    }
+
     /// Begins a run.
     pub(super) fn begin(&'a self, way: Way, layout: Layout) -> Result<Cast<'a>> {
         self.stop.check()?;
@@ -155,17 +198,7 @@ impl<'a> Stage<'a> {
         };
         let mut client = self.pool.mount(&plan, self.stop)?;
         elsewhere.hold(client.daemon().pid())?;
-        Ok(Cast {
-            stage: self,
-            way,
-            client,
-            lender,
-            _plain: plain,
-            owner,
-            _server: server,
-            vm,
-            elsewhere,
-        })
+        Ok(Cast { stage: self, client, lender, _plain: plain, owner, server, vm, elsewhere })
     }
 }
 
@@ -175,22 +208,35 @@ impl Cast<'_> {
         Worker::start(work, Some(&self.owner))
     }
 
-    /// A process of the client.
+    /// A process of the lender's owner reads its file at random.
+    pub(super) fn owner_reads(&self) -> Result<Worker> {
+        let file = self.stage.owner_file.clone();
+        let order = Order::Random;
+        self.owner(&Work::Read { file, block: 4096, threads: 4, per_second: 0, order })
+    }
+
+    /// A process of the client reads one of its files.
     pub(super) fn client_reads(
         &self,
-        second: bool,
+        file: usize,
         block: usize,
         per_second: u64,
+        order: Order,
     ) -> Result<Worker> {
-        let file = self.client.path().join(if second { "data2" } else { self.stage.client_file });
+        let file = self.client.path().join(CLIENT_FILES[file]);
         let work = Work::Read { file, block, threads: 4, per_second, order };
         Worker::start(&work, Some(&self.elsewhere))
     }
 
-    /// The client reads until nothing more is lent. Returns what is lent then.
-    pub(super) fn fill(&self) -> Result<u64> {
-        let Some(lender) = &self.lender else { return Ok(0) };
-        let _reader = self.client_reads(false, FILL_BLOCK, 0, Order::Each)?;
+    /// From now on the client's disk is as slow as the lender's.
+    pub(super) fn limit_client_disk(&self) -> Result<()> {
+        self.elsewhere.limit_reads(&self.stage.client_dir, self.stage.disk_iops)
+    }
+
+    /// The client reads until nothing more is lent.
+    pub(super) fn fill(&self) -> Result<()> {
+        let Some(lender) = &self.lender else { return Ok(()) };
+        let _reader = self.client_reads(0, FILL_BLOCK, 0, Order::Each)?;
         let start = Instant::now();
         let (mut most, mut since) = (0, Instant::now());
         while start.elapsed() < FILL_MAX {
@@ -204,19 +250,24 @@ impl Cast<'_> {
                 break;
             }
         }
-        eprintln!("filled in {:.1} s", (since - start).as_secs_f64());
-        Ok(lender.glance()?.held_bytes)
+        Ok(())
     }
 
     /// What is lent now.
-    pub(super) fn held(&self) -> Result<u64> {
+    pub(super) fn lent(&self) -> Result<u64> {
         self.lender.as_ref().map_or(Ok(0), |lender| Ok(lender.glance()?.held_bytes))
+    }
+
+    /// What the server has decided, and why.
+    pub(super) fn decisions(&self) -> Result<Vec<String>> {
+        let Some(lender) = &self.lender else { return Ok(Vec::new()) };
+        Ok(lender.glance()?.lending.events.into_iter().map(|event| event.what).collect())
     }
 
     /// Processes of the lender that were killed for want of memory.
     pub(super) fn oom_kills(&self) -> Result<u64> {
         let of_vm = self.vm.memory()?.oom_kills;
-        let below = [Some(&self.owner), self._server.as_ref()];
+        let below = [Some(&self.owner), self.server.as_ref()];
         below.into_iter().flatten().try_fold(of_vm, |sum, group| {
             Ok(sum + group.memory().context("a group of the lender")?.oom_kills)
         })
