@@ -5,11 +5,12 @@
 # make micro    what each way of a read costs, beside its bound
 # make crash    kill the daemons 900 times and look for what was lost
 # make trees    what many small files cost, beside libfuse's passthrough
+# make lending  what it costs a machine to lend its memory; needs root, half an hour
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo
 
-.PHONY: all demo test races conformance micro crash trees ci fuzz tools clean
+.PHONY: all demo test races conformance micro crash trees lending ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -53,6 +54,10 @@ crash: all
 trees: all
 	deploy/passthrough
 	target/release/rampool-bench trees
+
+lending: all
+	deploy/lending
+	target/release/rampool-bench lending --plots target/lending
 
 ci:
 	.ci/run

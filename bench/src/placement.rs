@@ -40,6 +40,14 @@ impl Placement {
 }
 
 impl Cpus {
+    /// All but the first; none where there is one only.
+    pub(crate) fn all_but_first() -> Option<Self> {
+        let mut cpus = sched_getaffinity(None).unwrap_or_else(|_| every_cpu());
+        let first = (0..CpuSet::MAX_CPU).find(|&cpu| cpus.is_set(cpu))?;
+        cpus.unset(first);
+        (cpus.count() > 0).then_some(Self(cpus))
+    }
+
     /// Holds the calling thread there.
     pub(crate) fn hold_this_thread(self) {
         // What cannot be held there runs elsewhere: a worse figure, not a wrong one.

@@ -12,6 +12,9 @@ use rampool_protocol::size::ByteSize;
 use crate::lend::{Detector, Limit, Policy, Share, sense};
 use crate::status;
 
+/// A client with less would lose what it has just put.
+const CLIENT_MAX_LEAST: ByteSize = ByteSize::mib(8);
+
 /// Lends a machine's idle memory to the clients of a rampool pool.
 ///
 /// Memory is lent such that the kernel can take it back at any moment without asking. How much is lent
@@ -180,9 +183,13 @@ impl Args {
                 self.lend.parse::<ByteSize>().map_err(|error| anyhow!("--lend: {error}"))?;
             (Limit::new(asked, machine).map_err(|error| anyhow!("--lend: {error}"))?, None)
         };
+        let client_max = self.max_per_client.map(|share| share.of(limit.size().bytes()));
+        if client_max.is_some_and(|bytes| bytes < CLIENT_MAX_LEAST.bytes()) {
+            bail!("--max-per-client: the least is {CLIENT_MAX_LEAST}");
+        }
         Ok(Settings {
             listen: resolve_address(&self.listen)?,
-            client_max: self.max_per_client.map(|share| share.of(limit.size().bytes())),
+            client_max,
             limit,
             policy,
             drain_for: self.drain_for,

@@ -79,7 +79,9 @@ fn main() -> ExitCode {
 fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
     // The program itself stays in memory when there is none: giving back must not wait for the disk. The
     // lent memory, which comes later, is not meant. Where it is not allowed, it goes without.
-    let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
+    let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT);
+    // Should the kernel have to kill somebody after all, it shall be us and not a process of the owner.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -167,9 +169,8 @@ fn show_status(socket: &Path, shape: Shape) -> anyhow::Result<()> {
 fn drain(socket: &Path) -> anyhow::Result<()> {
     let peer = UnixStream::connect(socket)
         .map_err(|_| anyhow!("no server is running at {}", socket.display()))?;
-    let pid = rustix::net::sockopt::socket_peercred(&peer)
-        .with_context(|| format!("cannot tell whose socket {} is", socket.display()))?
-        .pid;
+    let pid = status::served_by(&peer)
+        .with_context(|| format!("cannot tell whose socket {} is", socket.display()))?;
     // A descriptor, because numbers of processes are used again.
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .with_context(|| format!("the server at {} has just ended", socket.display()))?;

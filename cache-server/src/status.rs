@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -13,6 +16,7 @@ use comfy_table::{Cell, Table, presets};
 use rampool_protocol::block::BLOCK_SIZE;
 use rampool_protocol::size::ByteSize;
 use rampool_protocol::status;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::accept::{Client, Clients};
@@ -39,6 +43,7 @@ pub(crate) struct Report {
     uptime_seconds: u64,
     /// At most.
     lend_bytes: u64,
+    #[serde(default)]
     lending: LendingFacts,
     held_bytes: u64,
     segments: SegmentCounts,
@@ -53,12 +58,14 @@ pub(crate) struct Report {
     gets: Gets,
     puts: Puts,
     evicted_blocks: u64,
+    #[serde(default)]
     given_back_blocks: u64,
     second_chances: u64,
     latency_us: Latencies,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct LendingFacts {
     /// `auto` or `fixed`.
     mode: String,
@@ -97,6 +104,9 @@ struct SegmentCounts {
     total: u64,
     free: u64,
     full: u64,
+    /// Full ones that the kernel may take.
+    #[serde(default)]
+    handed_over: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,6 +116,7 @@ struct ClientFacts {
     mount: String,
     connected_seconds: u64,
     /// Memory of its mount's blocks.
+    #[serde(default)]
     held_bytes: u64,
 }
 
@@ -141,6 +152,31 @@ struct LatencyFacts {
 pub(crate) fn default_socket(port: u16) -> PathBuf {
     let uid = rustix::process::geteuid().as_raw();
     status::directory(uid).join(format!("server-{port}.sock"))
+}
+
+/// The process at the other end of a status socket.
+///
+/// # Errors
+/// Those of getsockopt(2), and when it is in another process namespace.
+pub(crate) fn served_by(peer: &UnixStream) -> io::Result<Pid> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: a socket of ours, and room for as many bytes as `len` says, which both outlive the call.
+    // rustix would take a process that cannot be seen, number 0, for a Pid, which it cannot be.
+    let done = unsafe {
+        libc::getsockopt(
+            peer.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut len,
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Pid::from_raw(credentials.pid)
+        .ok_or_else(|| io::Error::other("its process cannot be seen from here"))
 }
 
 impl Reporter {
@@ -185,6 +221,7 @@ impl Reporter {
                 total: facts.segments_total as u64,
                 free: (facts.segments_allowed.saturating_sub(facts.segments_in_use)) as u64,
                 full: facts.segments_full as u64,
+                handed_over: facts.segments_handed_over as u64,
             },
             blocks: facts.blocks as u64,
             index_bytes: facts.index_bytes as u64,
@@ -245,8 +282,11 @@ impl Report {
             (
                 "segments",
                 format!(
-                    "{} full, {} free, {} in all",
-                    self.segments.full, self.segments.free, self.segments.total
+                    "{} full, {} of them for the kernel to take, {} free, {} in all",
+                    self.segments.full,
+                    self.segments.handed_over,
+                    self.segments.free,
+                    self.segments.total
                 ),
             ),
             (

@@ -24,8 +24,8 @@ async fn refused(bytes: &[u8], reason: &str) {
     let mut honest = honest.data().await;
     honest.put(&[entry(1)]).await;
 
-    let hostile =
-        Peer::join(server.address, pool.client("hostile"), MOUNT).await.expect("it may join");
+    let hostile = Peer::join(server.address, pool.client("hostile"), MountId([8; 16]));
+    let hostile = hostile.await.expect("it may join");
     let Data { mut send, .. } = hostile.data().await;
     // The server may close the connection before all is sent.
     let _ = send.write_all(bytes).await;
@@ -34,6 +34,19 @@ async fn refused(bytes: &[u8], reason: &str) {
     let line = server.logged("closed the connection");
     assert!(line.contains(reason) && line.contains("hostile"), "{line}");
     assert_eq!(honest.get(&[key(1)]).await, [Some(sealed(1))]);
+}
+
+#[tokio::test]
+async fn a_mount_that_is_another_clients() {
+    let pool = Pool::new("one");
+    let server = Server::start(&pool.issue("server", Role::Server), "8M");
+    let honest =
+        Peer::join(server.address, pool.client("honest"), MOUNT).await.expect("it may join");
+    let hostile = Peer::join(server.address, pool.client("hostile"), MOUNT).await;
+    let reason = "the mount is another client's".to_owned();
+    let refused = close_reason(hostile.err().expect("it may not join"));
+    assert_eq!(refused, (CloseCode::Protocol as u64, reason));
+    assert_eq!(honest.data().await.get(&[key(1)]).await, [None]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::scenarios::Run;
+use super::service::Requests;
 use super::stage::{Layout, Way};
 
 /// One of them.
@@ -45,6 +46,19 @@ pub(super) fn bars(runs: &[Run], layout: Layout) -> Vec<Bar> {
     bar("3: seconds until 90 % is lent again", regained, 10.0, true);
     bar("4: the lender's reads", ratio(|run| Some(run.at_once.lender_per_second)), 0.95, false);
     bar("4: the client's reads", ratio(|run| Some(run.at_once.client_per_second)), 1.0, false);
+    if pairs.iter().all(|(none, both)| none.service.is_some() && both.service.is_some()) {
+        let sets = |run: &Run| run.service.map(|service| service.sets);
+        let gets = |run: &Run| run.service.map(|service| service.gets);
+        for (name, of) in [("sets", sets as fn(&Run) -> _), ("gets", gets)] {
+            let ratio = |figure: fn(Requests) -> f64| {
+                let ratios =
+                    pairs.iter().map(|(none, both)| Some(figure(of(both)?) / figure(of(none)?)));
+                median(ratios)
+            };
+            bar(&format!("Redis: {name} a second"), ratio(|is| is.per_second), 0.98, false);
+            bar(&format!("Redis: {name}, p99"), ratio(|is| is.p99_ms), 1.05, true);
+        }
+    }
     bars
 }
 

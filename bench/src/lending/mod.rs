@@ -6,6 +6,7 @@ mod owner;
 mod plot;
 mod report;
 mod scenarios;
+mod service;
 mod stage;
 mod timeline;
 
@@ -23,7 +24,7 @@ use crate::scratch::Scratch;
 use crate::stop::Stop;
 pub(crate) use owner::{Work, work as owner};
 
-/// Scenarios that are begun in a run.
+/// Scenarios that are begun in a run; with Redis, one more where there are bars.
 const STEPS: u64 = 3;
 
 /// Measures and prints. The exit code says whether all bars hold, if that was asked for.
@@ -31,7 +32,12 @@ pub(crate) fn run(options: &Lending, stop: &Stop) -> Result<ExitCode> {
     let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
     let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
     let plan = plan(options);
-    let progress = Progress::new(plan.len() as u64 * STEPS);
+    let with_redis =
+        if service::is_here() { plan.iter().filter(|(way, _)| way.has_bars()).count() } else { 0 };
+    let progress = Progress::new(plan.len() as u64 * STEPS + with_redis as u64);
+    if with_redis == 0 {
+        progress.line("No redis-server here, so no lender at work; deploy/lending installs it.");
+    }
     progress.say("writes the files");
     let memory = options.memory.bytes();
     let stage = Stage::new(&pool, memory, options.disk_iops, &progress, stop)?;

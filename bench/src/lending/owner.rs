@@ -203,6 +203,10 @@ impl Worker {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(super) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Whether it still works.
     pub(super) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -231,7 +235,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if self.is_running() {
-            let _ = kill_process(Pid::from_child(&self.child), Signal::KILL);
+            let _ = kill_process(self.pid(), Signal::KILL);
             let _ = self.child.wait();
         }
         self.join();

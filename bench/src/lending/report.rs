@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::bars::{Bar, bars, median};
 use super::scenarios::Run;
+use super::service::Service;
 use super::stage::{Layout, Way};
 use crate::cli::Lending;
 use crate::table::{grouped, table, us, verdict};
@@ -120,6 +121,31 @@ impl Report {
             ]);
         }
         println!("{one}\n\n{two}\n\n{three}\n\n{four}");
+        self.print_service(layout);
+    }
+
+    fn print_service(&self, layout: Layout) {
+        let mut table = table(&["a lender at work: Redis", "sets/s", "p99", "gets/s", "p99"], 1);
+        for way in Way::ALL {
+            let runs = self.of(way, layout);
+            let services: Vec<_> = runs.iter().filter_map(|run| run.service).collect();
+            if services.is_empty() {
+                continue;
+            }
+            let of = |figure: fn(&Service) -> f64| {
+                median(services.iter().map(|service| Some(figure(service)))).unwrap_or(0.0)
+            };
+            table.add_row([
+                way.name().to_owned(),
+                grouped(of(|service| service.sets.per_second) as u64),
+                us(Some(of(|service| service.sets.p99_ms) * 1000.0)),
+                grouped(of(|service| service.gets.per_second) as u64),
+                us(Some(of(|service| service.gets.p99_ms) * 1000.0)),
+            ]);
+        }
+        if table.row_iter().next().is_some() {
+            println!("\n{table}");
+        }
     }
 
     fn of(&self, way: Way, layout: Layout) -> Vec<&Run> {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::owner::{Ended, Order, Work};
+use super::service::{self, Service};
 use super::stage::{Layout, Stage, Way};
 use super::timeline::{Timeline, Watch};
 
@@ -28,6 +29,8 @@ pub(super) struct Run {
     pub(super) allocation: Allocation,
     pub(super) turns: Turns,
     pub(super) at_once: AtOnce,
+    /// A lender at work; none without Redis.
+    pub(super) service: Option<Service>,
 }
 
 /// Scenario 1: the client reads while a process of the lender takes memory.
@@ -72,6 +75,11 @@ pub(super) fn run(stage: &Stage<'_>, way: Way, layout: Layout, seconds: u32) -> 
         allocation: allocation(stage, way, layout)?,
         turns: turns(stage, way, layout, seconds)?,
         at_once: at_once(stage, way, layout, seconds)?,
+        service: if way.has_bars() && service::is_here() {
+            Some(service::run(stage, way, layout)?)
+        } else {
+            None
+        },
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -10,6 +11,7 @@ use rampool_protocol::size::ByteSize;
 
 use super::owner::{Order, Work, Worker};
 use crate::group::{Controller, Group};
+use crate::placement::Cpus;
 use crate::pool::{Client, Lender, MountPlan, Pool};
 use crate::progress::Progress;
 use crate::stop::Stop;
@@ -206,6 +208,20 @@ impl Cast<'_> {
     /// A process of the lender's owner.
     pub(super) fn owner(&self, work: &Work) -> Result<Worker> {
         Worker::start(work, Some(&self.owner))
+    }
+
+    /// Lets `command` begin as a process of the lender's owner.
+    pub(super) fn place_owner(&self, command: &mut Command) -> Result<()> {
+        self.owner.place_in(command)
+    }
+
+    /// Leaves the first CPU to the lender's owner.
+    pub(super) fn leave_first_cpu(&mut self) {
+        let Some(others) = Cpus::all_but_first() else { return };
+        others.hold_process(self.client.daemon().pid());
+        if let Some(lender) = &mut self.lender {
+            others.hold_process(lender.daemon().pid());
+        }
     }
 
     /// A process of the lender's owner reads its file at random.

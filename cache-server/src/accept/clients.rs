@@ -11,6 +11,9 @@ use rampool_protocol::control::MountId;
 /// A client that comes back within this time finds its blocks.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
+/// So many mounts without anybody are kept at most.
+const LEFT_MAX: usize = 2 * Clients::MAX;
+
 /// The clients that have said hello, at most [`Clients::MAX`].
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
@@ -64,9 +67,14 @@ impl Clients {
 
     /// The mounts for which nobody came back in time. They are forgotten here.
     pub(crate) fn gone(&self, now: Instant) -> Vec<MountId> {
-        let is_gone =
-            |left: &mut (MountId, Instant)| now.saturating_duration_since(left.1) >= GRACE;
         let mut book = self.book.lock();
+        // Whoever comes again and again under new names does not fill the list.
+        let mut surplus = book.left.len().saturating_sub(LEFT_MAX);
+        let is_gone = |left: &mut (MountId, Instant)| {
+            let is_surplus = surplus > 0;
+            surplus = surplus.saturating_sub(1);
+            is_surplus || now.saturating_duration_since(left.1) >= GRACE
+        };
         book.left.extract_if(.., is_gone).map(|(mount, _)| mount).collect()
     }
 }

@@ -106,7 +106,9 @@ async fn serve(connection: &Connection, control: Control, client: Client, mut ha
         return End::Closed(CloseCode::Busy, reason);
     };
     // After the seat: see `Follower`, which dismisses those without one.
-    hall.service.state().store.admit(mount, &name);
+    if !hall.service.state().store.admit(mount, &name) {
+        return End::violation("the mount is another client's");
+    }
     let lending = *hall.lending.borrow_and_update();
     let instance = hall.service.instance;
     let welcome = ToClient::Welcome { version: VERSION, instance, lending };

@@ -125,6 +125,7 @@ impl Region {
         unsafe { ptr::copy_nonoverlapping(page, spare.as_mut_ptr().cast(), BLOCK_SIZE) };
         // Looked at after the copy: a page that still is there now was there all the time.
         if self.witness(page) == Page::Taken {
+            self.forget(page);
             return Page::Taken;
         }
         // SAFETY: the copy above initialised so many bytes.
@@ -137,7 +138,11 @@ impl Region {
         let (from, to) = (self.page(from), self.page(to));
         // SAFETY: both pages are within our mapping; `copy` allows them to be the same.
         unsafe { ptr::copy(from, to, BLOCK_SIZE) };
-        self.witness(from)
+        let page = self.witness(from);
+        if page == Page::Taken {
+            self.forget(from);
+        }
+        page
     }
 
     /// Prepares a segment for being filled: with a huge page, where the kernel has one.
@@ -162,21 +167,20 @@ impl Region {
     }
 
     /// Makes ordinary memory again of the pages of a segment that was handed over, where the kernel has
-    /// not taken them.
-    pub(crate) fn keep(&mut self, segment: SegmentId) {
-        for slot in segment.slots() {
-            let page = self.page(slot);
-            if self.witness(page) == Page::Taken {
-                continue;
-            }
-            // SAFETY: `page` is within our mapping, writable, and aligned for more than a u64; no reference
-            // to it exists.
-            let word = unsafe { AtomicU64::from_ptr(page.cast()) };
+    /// not taken them. Returns how many it has.
+    pub(crate) fn keep(&mut self, segment: SegmentId) -> usize {
+        // Even to look at a page that was taken would put a page of zeros there.
+        let present = self.present(segment).unwrap_or([true; SEGMENT_BLOCKS]);
+        for (slot, _) in segment.slots().zip(present).filter(|(_, present)| *present) {
+            // SAFETY: the page is within our mapping, writable, and aligned for more than a u64; no
+            // reference to it exists.
+            let word = unsafe { AtomicU64::from_ptr(self.page(slot).cast()) };
             // A page becomes ordinary by being written to, also with what it holds. Should the kernel take
             // it between the two steps, nothing but zeros is written.
             let value = word.load(Ordering::Relaxed);
             let _ = word.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
         }
+        present.iter().filter(|&&present| !present).count()
     }
 
     /// Gives the memory of a segment back to the kernel.
@@ -208,6 +212,12 @@ impl Region {
             rustix::mm::madvise(self.page(slot).cast(), BLOCK_SIZE, Advice::LinuxDontNeed)
                 .expect("a page of ours can be dropped");
         }
+    }
+
+    /// Reading a page that was taken has put one of zeros there, which would count as present.
+    fn forget(&self, page: *mut u8) {
+        // SAFETY: a whole page of our own mapping, which holds zeros.
+        let _ = unsafe { rustix::mm::madvise(page.cast(), BLOCK_SIZE, Advice::LinuxDontNeed) };
     }
 
     fn advise(&self, segment: SegmentId, advice: Advice) -> rustix::io::Result<()> {
@@ -260,6 +270,16 @@ mod tests {
         region.take(segment.slot(0));
         assert_eq!(region.read(segment.slot(0), &mut out), Page::Taken);
         assert_eq!(out.len(), BLOCK_SIZE, "nothing of a taken page is handed out");
+        assert!(
+            !region.present(segment).unwrap()[0],
+            "having been looked at, it is still not there"
+        );
+        assert_eq!(
+            region.keep(segment),
+            SEGMENT_BLOCKS - 2,
+            "all but two were never written, or taken"
+        );
+        assert!(!region.present(segment).unwrap()[0]);
         assert_eq!(region.read(segment.slot(3), &mut out), Page::Present);
         assert_eq!(&out[BLOCK_SIZE..], &[255; BLOCK_SIZE][..]);
         assert!(region.lazily_freeable());

@@ -99,6 +99,8 @@ struct Holder {
     open: Option<Open>,
     /// Oldest first.
     full: VecDeque<SegmentId>,
+    /// Its client has left, and all this is to become free.
+    left: bool,
 }
 
 /// A segment that is being filled, with room for one block at least.
@@ -149,22 +151,36 @@ impl Segments {
         self.client_max = segments.max(1);
     }
 
-    /// A mount of `client` will ask for room.
-    pub(crate) fn admit(&mut self, mount: MountId, client: &Arc<str>) {
-        if self.holder(mount).is_none() {
-            let (client, full) = (client.clone(), VecDeque::new());
-            self.holders.push(Holder { mount, client, open: None, full });
+    /// A mount of `client` will ask for room. False if it is another client's.
+    pub(crate) fn admit(&mut self, mount: MountId, client: &Arc<str>) -> bool {
+        match self.holder(mount) {
+            Some(n) if self.holders[n].client != *client => false,
+            Some(n) => {
+                self.holders[n].left = false;
+                true
+            }
+            None => {
+                let (client, full) = (client.clone(), VecDeque::new());
+                self.holders.push(Holder { mount, client, open: None, full, left: false });
+                true
+            }
         }
     }
 
-    /// A mount asks for room no more: all its segments become free, and are returned.
-    pub(crate) fn dismiss(&mut self, mount: MountId) -> Vec<SegmentId> {
-        let Some(n) = self.holder(mount) else { return Vec::new() };
-        let holder = self.holders.swap_remove(n);
-        let held: Vec<_> =
-            holder.full.into_iter().chain(holder.open.map(|open| open.segment)).collect();
-        held.iter().for_each(|&segment| self.set_free(segment));
-        held
+    /// A mount asks for room no more: all its segments are for [`Self::of_those_who_left`].
+    pub(crate) fn dismiss(&mut self, mount: MountId) {
+        if let Some(n) = self.holder(mount) {
+            self.holders[n].left = true;
+        }
+    }
+
+    /// A segment of a mount that was dismissed. It counts as free from now on.
+    pub(crate) fn of_those_who_left(&mut self) -> Option<SegmentId> {
+        self.holders.retain(|holder| !holder.left || holder.held() > 0);
+        let n = self.holders.iter().position(|holder| holder.left)?;
+        let segment = self.take_from(n)?;
+        self.set_free(segment);
+        Some(segment)
     }
 
     /// Where the next block of `mount` may go. A segment that is returned is out of all lists, and
@@ -181,15 +197,16 @@ impl Segments {
         {
             return Room::Free(segment);
         }
-        let richest = self.richest().filter(|_| own < self.client_max);
-        let giver = match richest {
-            Some(other) if self.held_by_client(other) > own => other,
-            // Its own client's, and its own if it has any.
-            _ if self.holders[n].held() > 0 => n,
-            _ => match self.richest_of(&self.holders[n].client.clone()) {
-                Some(other) => other,
-                None => return Room::None,
-            },
+        let mine = self.holders[n].held();
+        let other = self.richest().filter(|_| own < self.client_max);
+        let sibling = self.richest_of(&self.holders[n].client.clone());
+        // One more than we have is an equal share already: taking it would only begin a circle.
+        let giver = match (other, sibling) {
+            (Some(other), _) if self.held_by_client(other) > own + 1 => other,
+            (_, Some(sibling)) if mine == 0 || self.holders[sibling].held() > mine + 1 => sibling,
+            (Some(other), _) if mine == 0 && self.held_by_client(other) > own => other,
+            _ if mine > 0 => n,
+            _ => return Room::None,
         };
         match self.take_from(giver) {
             Some(segment) if giver == n => Room::Own(segment),
@@ -228,7 +245,7 @@ impl Segments {
     /// A segment that is to be given up, since more are in use than are allowed: the oldest of the
     /// client that holds the most. It counts as free from now on.
     pub(crate) fn excess(&mut self) -> Option<SegmentId> {
-        if self.with_memory() <= self.allowed {
+        if !self.is_over() {
             return None;
         }
         let segment = self.take_from(self.richest()?)?;
@@ -352,7 +369,13 @@ impl Segments {
         Some(segment)
     }
 
-    fn set_free(&mut self, segment: SegmentId) {
+    /// Whether there is memory for more segments in those that are in use than is allowed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.with_memory() > self.allowed
+    }
+
+    /// A segment that [`Self::room`] has returned is free instead.
+    pub(crate) fn set_free(&mut self, segment: SegmentId) {
         self.set_missing(segment, 0);
         self.states[segment.index()] = State::Free;
         self.free.push(segment);
@@ -432,9 +455,14 @@ mod tests {
         }
         assert_eq!(segments.held(ONE), 4);
         assert_eq!(segments.held(TWO) + segments.held(THREE), 4);
-        assert!(segments.held(THREE) > 0);
+        assert!(
+            segments.held(TWO).abs_diff(segments.held(THREE)) <= 1,
+            "mounts of one client share, too"
+        );
+        assert!(!segments.admit(ONE, &"two".into()), "it is another client's");
         // What one leaves, the others may have.
-        assert_eq!(segments.dismiss(ONE).len(), 4);
+        segments.dismiss(ONE);
+        assert_eq!(std::iter::from_fn(|| segments.of_those_who_left()).count(), 4);
         fill_times(&mut segments, TWO, 20);
         assert_eq!(segments.held(TWO) + segments.held(THREE), 8);
         assert_eq!(fill(&mut segments, ONE), Room::None, "it is not known any more");
@@ -508,6 +536,7 @@ mod tests {
                     Op::Dismiss(mount) => {
                         let mount = MountId([mount; 16]);
                         segments.dismiss(mount);
+                        while segments.of_those_who_left().is_some() {}
                         segments.admit(mount, &(if mount == ONE { "one" } else { "two" }).into());
                     }
                 }

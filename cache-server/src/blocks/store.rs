@@ -108,23 +108,39 @@ impl Store {
         true
     }
 
-    /// A mount of `client` will put blocks.
-    pub(crate) fn admit(&mut self, mount: MountId, client: &Arc<str>) {
-        self.segments.admit(mount, client);
+    /// A mount of `client` will put blocks. False if it is another client's.
+    pub(crate) fn admit(&mut self, mount: MountId, client: &Arc<str>) -> bool {
+        self.segments.admit(mount, client)
     }
 
-    /// A mount will neither put nor get any more: its memory goes back.
+    /// A mount will neither put nor get any more: its memory goes back with [`Self::tidy`].
     pub(crate) fn dismiss(&mut self, mount: MountId) {
-        for segment in self.segments.dismiss(mount) {
+        self.segments.dismiss(mount);
+    }
+
+    /// Gives back at most `segments` segments of mounts that were dismissed. True when there are no more.
+    pub(crate) fn tidy(&mut self, segments: usize) -> bool {
+        for _ in 0..segments {
+            let Some(segment) = self.segments.of_those_who_left() else { return true };
             self.release(segment);
         }
+        false
     }
 
     /// Keeps a block, in place of an older one of the same name. False if there is no room, or if
     /// the mount was not admitted; an older one is gone then, too.
     pub(crate) fn put(&mut self, mount: MountId, entry: &PutEntry) -> bool {
         let block = self.fingerprint(mount, &entry.key);
-        let room = self.segments.room(mount);
+        let room = loop {
+            match self.segments.room(mount) {
+                // To fill what the kernel took of an old segment would be lending more than is allowed.
+                Room::Own(segment) | Room::Other(segment) if self.segments.is_over() => {
+                    self.segments.set_free(segment);
+                    self.release(segment);
+                }
+                room => break room,
+            }
+        };
         match room {
             Room::Open => {}
             Room::Free(segment) | Room::Own(segment) | Room::Other(segment) => {
@@ -194,7 +210,8 @@ impl Store {
             let handed_over = self.segments.is_handed_over(segment);
             if self.segments.is_full(segment) && handed_over == self.keeps {
                 if self.keeps {
-                    self.memory.keep(segment);
+                    let missing = self.memory.keep(segment);
+                    self.segments.set_missing(segment, missing);
                 } else {
                     self.memory.hand_over(segment);
                 }

@@ -283,6 +283,7 @@ fn a_mount_that_left_leaves_nothing() {
     }
     assert_eq!(store.held(OTHER), 2 * super::super::SEGMENT_BYTES);
     store.dismiss(OTHER);
+    while !store.tidy(1) {}
     assert_eq!((store.held(OTHER), store.facts().blocks), (0, 700));
     assert!((0..700).all(|id| read(&mut store, MOUNT, id) == Some(1)));
     assert!((0..700).all(|id| read(&mut store, OTHER, id).is_none()));
@@ -300,4 +301,49 @@ fn the_index_shrinks_with_what_is_held() {
     store.give_back(64);
     assert!(store.index.resident() - before < 100 << 10);
     assert!((63 * 512..64 * 512).all(|id| read(&mut store, MOUNT, id) == Some(1)));
+}
+
+#[test]
+fn what_the_kernel_took_of_a_segment_is_not_filled_again_beyond_what_is_allowed() {
+    let mut store = store(8);
+    let segment = SEGMENT_BLOCKS as u32;
+    for id in 0..4 * segment {
+        put(&mut store, id, 0);
+    }
+    // Three quarters of each are taken, and that much less is allowed.
+    for slot in (0..4).flat_map(|n| SegmentId::new(n).slots().skip(SEGMENT_BLOCKS / 4)) {
+        store.memory.take(slot);
+    }
+    assert_eq!(store.sweep(8), 4 * SEGMENT_BLOCKS * 3 / 4);
+    store.allow(1);
+    assert_eq!(store.give_back(8), 0, "no more is there than is allowed");
+    for id in 0..3 * segment {
+        put(&mut store, 10_000 + id, 1);
+        let facts = store.facts();
+        let memory = facts.segments_in_use * SEGMENT_BLOCKS - facts.pages_missing;
+        assert!(memory < 2 * SEGMENT_BLOCKS, "{memory} pages after {id}");
+    }
+}
+
+#[test]
+fn what_is_kept_survives_and_is_handed_over_again() {
+    let mut store = store(4);
+    let segment = SEGMENT_BLOCKS as u32;
+    for id in 0..2 * segment {
+        put(&mut store, id, 7);
+    }
+    assert_eq!(store.facts().segments_handed_over, 2);
+    store.memory.take(SegmentId::new(0).slot(3));
+    store.keep(true);
+    while !store.change(1) {}
+    assert_eq!((store.facts().segments_handed_over, store.facts().pages_missing), (0, 1));
+    for id in 2 * segment..3 * segment {
+        put(&mut store, id, 7);
+    }
+    assert_eq!(store.facts().segments_handed_over, 0, "new ones are kept as well");
+    store.keep(false);
+    while !store.change(1) {}
+    assert_eq!(store.facts().segments_handed_over, 3);
+    let here = (0..3 * segment).filter(|&id| read(&mut store, MOUNT, id) == Some(7)).count();
+    assert_eq!(here, 3 * SEGMENT_BLOCKS - 1);
 }

@@ -9,7 +9,7 @@
 //!
 //! - refaults: pages of files are read again that the kernel had dropped (detector 1);
 //! - deactivations: the kernel looks for pages to drop among those in use (detector 2);
-//! - growth of what others use while the reserve is not there (detector 2): the memory of processes,
+//! - growth of what others use while the reserve is not there (detector 2): processes and the kernel,
 //!   and the page cache as long as it is smaller than what is lent. Pages that were read once may never
 //!   be read again; beyond an equal share it takes refaults.
 //! - swapping and stalls, with any detector.
@@ -23,6 +23,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::events::{Action, Reason};
 use super::limits::Policy;
 use super::sense::Reading;
@@ -34,8 +36,9 @@ const PAGES_BURST: f64 = 16.0;
 /// What others use may grow so fast, and so much at once, before the reserve is refilled.
 const GROWTH_PER_SECOND: f64 = (8 * MIB) as f64;
 const GROWTH_BURST: f64 = (4 * MIB) as f64;
-/// The part of the time in which somebody may wait for memory.
-const STALL: f64 = 0.1;
+/// The part of the time in which somebody may wait for memory, and how many seconds more at once.
+const STALL_PER_SECOND: f64 = 0.1;
+const STALL_BURST: f64 = 0.01;
 
 /// What is given back at first; twice as much each time until it is quiet.
 const STEP_MIN: u64 = 32 * MIB;
@@ -57,7 +60,7 @@ const CACHE_LEFT: u64 = 20;
 const MIB: u64 = 1 << 20;
 
 /// What was seen at one time.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
     /// Since the beginning.
     pub(crate) at: Duration,
@@ -119,8 +122,9 @@ enum Mode {
 struct Signs {
     refaults: Bucket,
     deactivated: Bucket,
-    anon: Bucket,
-    file: Bucket,
+    processes: Bucket,
+    cache: Bucket,
+    stalled: Bucket,
 }
 
 /// Fills with what happens, drains at the rate that is nothing to speak of.
@@ -148,8 +152,8 @@ impl Controller {
         let Some(Some(reading)) = before.and_then(|before| before.domains.get(domain)) else {
             return false;
         };
-        let reserve = self.policy.reserve(reading.limit);
-        free < reserve / 2 || free + reserve / 8 < reading.free.min(2 * reserve)
+        let reserve = self.policy.reserve(reading);
+        free + reserve / 8 < reading.free.min(2 * reserve)
     }
 
     /// What follows from `sample`, which is later than the one before.
@@ -208,19 +212,23 @@ impl Controller {
                 *signs = Signs::default();
                 continue;
             };
-            let reserve = self.policy.reserve(now.limit);
+            let reserve = self.policy.reserve(now);
             let refaults = rise(then.refaults, now.refaults);
             let deactivated = rise(then.deactivated, now.deactivated);
-            let grown = now.anon.saturating_sub(sample.own) as f64
-                - then.anon.saturating_sub(before.own) as f64;
+            let grown = others(now, sample.own) - others(then, before.own);
             let refaults_fired =
                 signs.refaults.add(refaults, PAGES_PER_SECOND, PAGES_BURST, seconds);
             let deactivated_fired =
                 signs.deactivated.add(deactivated, PAGES_PER_SECOND, PAGES_BURST, seconds);
-            let grown_fired = signs.anon.add(grown, GROWTH_PER_SECOND, GROWTH_BURST, seconds);
+            let grown_fired = signs.processes.add(grown, GROWTH_PER_SECOND, GROWTH_BURST, seconds);
             let cached_more = now.file as f64 - then.file as f64;
             let cached_fired =
-                signs.file.add(cached_more, GROWTH_PER_SECOND, GROWTH_BURST, seconds);
+                signs.cache.add(cached_more, GROWTH_PER_SECOND, GROWTH_BURST, seconds);
+            let stalled = match (then.stalled, now.stalled) {
+                (Some(then), Some(now)) => now.saturating_sub(then).as_secs_f64(),
+                _ => 0.0,
+            };
+            let stalled_fired = signs.stalled.add(stalled, STALL_PER_SECOND, STALL_BURST, seconds);
             if now.free >= 2 * reserve {
                 continue;
             }
@@ -231,10 +239,6 @@ impl Controller {
                 if strongest.is_none_or(|(_, most)| bytes > most) {
                     strongest = Some((reason, bytes));
                 }
-            };
-            let stalled = match (then.stalled, now.stalled) {
-                (Some(then), Some(now)) => now.saturating_sub(then).as_secs_f64() / seconds,
-                _ => 0.0,
             };
             let per_second = |pages: f64| (pages / seconds) as u64;
             if detector.refaults() && refaults_fired {
@@ -258,8 +262,8 @@ impl Controller {
             if rise(then.swapped, now.swapped) > 0.0 {
                 found(Reason::Swapping, self.step.max(reserve));
             }
-            if stalled > STALL && !pushing {
-                let reason = Reason::Stalls { per_cent: (stalled * 100.0) as u64 };
+            if stalled_fired && !pushing {
+                let reason = Reason::Stalls { per_cent: (stalled / seconds * 100.0) as u64 };
                 found(reason, self.step.max(reserve));
             }
         }
@@ -268,8 +272,8 @@ impl Controller {
 
     /// Stops lending more, for longer if it was lending too much that did it.
     fn react(&mut self, at: Duration) {
-        if let Mode::Growing { since, .. } = self.mode {
-            if at.saturating_sub(since) < MISTAKE && since > Duration::ZERO {
+        if let Mode::Growing { since, pushed, .. } = self.mode {
+            if at.saturating_sub(pushed.unwrap_or(since)) < MISTAKE {
                 self.first_rate = RATE_AFTER_MISTAKE;
                 self.quiet = self.policy.resume_after * QUIET_AFTER_MISTAKE;
             } else {
@@ -284,7 +288,7 @@ impl Controller {
     /// How much more may be lent before the next sample, when `spent` bytes were since the last one.
     fn grow(&mut self, at: Duration, passed: Duration, spent: u64, room: Room) -> u64 {
         let Mode::Growing { since, rate, credit, pushed } = &mut self.mode else { return 0 };
-        if at.saturating_sub(*since) >= MISTAKE {
+        if at.saturating_sub(pushed.unwrap_or(*since)) >= MISTAKE {
             self.first_rate = RATE_USUAL;
             self.quiet = self.policy.resume_after;
         }
@@ -302,13 +306,18 @@ impl Controller {
         room.free.max((*credit as u64).min(room.free + room.cached))
     }
 
-    /// What could be lent more, in the domain that has the least room.
+    /// What could be lent more, as far as every domain allows.
     fn room(&self, sample: &Sample) -> Room {
-        let rooms = sample.domains.iter().flatten().map(|domain| Room {
-            free: domain.free.saturating_sub(self.policy.reserve(domain.limit)),
-            cached: domain.file.saturating_sub(domain.limit / CACHE_LEFT),
+        let domains = sample.domains.iter().flatten().map(|domain| {
+            let reserve = self.policy.reserve(domain);
+            let free = domain.free.saturating_sub(reserve);
+            // What the reserve lacks is to stay in the page cache, where it can be had as fast.
+            let left = domain.limit / CACHE_LEFT + reserve.saturating_sub(domain.free);
+            (free, free + domain.file.saturating_sub(left))
         });
-        rooms.min_by_key(|room| room.free + room.cached).unwrap_or_default()
+        let least = domains.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)));
+        let (free, all) = least.unwrap_or_default();
+        Room { free, cached: all - free }
     }
 }
 
@@ -341,6 +350,11 @@ impl Bucket {
         }
         full
     }
+}
+
+/// What others use besides the page cache, when we use `own`.
+fn others(domain: &Reading, own: u64) -> f64 {
+    domain.limit as f64 - domain.free as f64 - domain.file as f64 - own as f64
 }
 
 fn rise(before: Option<u64>, now: Option<u64>) -> f64 {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{trace, warn};
 
 use super::decide::{Controller, Sample};
 use super::sense;
@@ -23,6 +23,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Segments that are given back, or looked through, with the store's lock held: about 1 ms.
 const SEGMENTS_AT_ONCE: usize = 8;
+/// Segments that are kept, or handed over, between two looks: about 5 ms.
+const CHANGES_AT_ONCE: usize = 64;
+/// Memory of ours that the kernel takes between two looks when it is in need, in bytes.
+const TAKEN: u64 = 8 << 20;
 /// All segments are looked through in so many samples.
 const SWEEP_SAMPLES: usize = 20;
 
@@ -75,35 +79,27 @@ impl Work {
             Mode::Fixed(_) => None,
         };
         let mut sampled: Option<Instant> = None;
-        let mut holds = false;
+        let mut cleaned = Instant::now();
+        let mut own = 0;
         let mut blind = false;
         loop {
-            let due = sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE_EVERY);
-            let urgent = || match (&controller, &*self.lender.last.lock()) {
-                (Some((auto, controller)), Some((sample, _))) => {
-                    let mut free = auto.senses.free(&sample.domains).enumerate();
-                    free.any(|(n, free)| free.is_some_and(|free| controller.is_urgent(n, free)))
-                }
-                _ => false,
-            };
-            if due || urgent() {
-                if due {
-                    self.clean_up();
-                }
-                sampled = Some(Instant::now());
-                if let Some((auto, controller)) = &mut controller {
-                    match self.follow(auto, controller) {
-                        Ok(held) => (holds, blind) = (held > 0, false),
-                        Err(error) => {
-                            if !blind {
-                                warn!("cannot see how much memory there is: {error}");
-                            }
-                            blind = true;
-                        }
-                    }
-                }
+            if cleaned.elapsed() >= SAMPLE_EVERY {
+                cleaned = Instant::now();
+                self.clean_up();
             }
-            let pause = if holds { LOOK_EVERY } else { SAMPLE_EVERY };
+            let due = sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE_EVERY);
+            if let Some((auto, controller)) = &mut controller
+                && (due || self.is_urgent(auto, controller, own))
+            {
+                sampled = Some(Instant::now());
+                let followed = self.follow(auto, controller);
+                if let (Err(error), false) = (&followed, blind) {
+                    warn!("cannot see how much memory there is: {error}");
+                }
+                (own, blind) = (followed.as_ref().map_or(own, |own| *own), followed.is_err());
+            }
+            let more = !self.service.state().store.change(CHANGES_AT_ONCE);
+            let pause = if more || self.holds() { LOOK_EVERY } else { SAMPLE_EVERY };
             match stopped.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
                 _ => return,
@@ -111,7 +107,24 @@ impl Work {
         }
     }
 
-    /// One sample, and what follows from it. Returns how many bytes were lent before.
+    /// Whether something happens that cannot wait: free memory falls, or the kernel takes ours.
+    fn is_urgent(&self, auto: &Auto, controller: &Controller, own: u64) -> bool {
+        let taken = |now: u64| now + TAKEN < own;
+        if sense::own_memory().is_ok_and(taken) {
+            return true;
+        }
+        let last = self.lender.last.lock();
+        let Some((sample, _)) = &*last else { return true };
+        let mut free = auto.senses.free(&sample.domains).enumerate();
+        free.any(|(n, free)| free.is_some_and(|free| controller.is_urgent(n, free)))
+    }
+
+    /// Whether anything is lent.
+    fn holds(&self) -> bool {
+        self.lender.last.lock().as_ref().is_some_and(|(sample, _)| sample.held > 0)
+    }
+
+    /// One sample, and what follows from it. Returns how much memory is ours then.
     fn follow(&self, auto: &Auto, controller: &mut Controller) -> io::Result<u64> {
         let domains = auto.senses.read()?;
         let facts = self.service.state().store.facts();
@@ -124,25 +137,29 @@ impl Work {
             own: sense::own_memory()?,
             domains,
         };
-        let held = sample.held;
+        if tracing::enabled!(tracing::Level::TRACE) {
+            trace!("sample {}", serde_json::to_string(&sample).unwrap_or_default());
+        }
         let decision = controller.decide(&sample);
-        let allowed = usize::try_from(decision.allowed).unwrap_or(usize::MAX) / SEGMENT_BYTES;
+        // Whole segments: what the kernel took of those that are lent may have left an odd number of bytes.
+        let allowed = decision.allowed.div_ceil(SEGMENT_BYTES as u64);
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         self.service.state().store.allow(allowed);
         while self.service.state().store.give_back(SEGMENTS_AT_ONCE) == SEGMENTS_AT_ONCE {}
         self.service.state().store.keep(decision.pushing);
-        while !self.service.state().store.change(SEGMENTS_AT_ONCE) {}
         self.lender.publish(&decision);
         if let Some(action) = &decision.action {
             self.lender.note(action.clone());
         }
         *self.lender.last.lock() = Some((sample, decision));
-        Ok(held)
+        sense::own_memory()
     }
 
     /// Forgets clients that have left, and what the kernel took.
     fn clean_up(&self) {
         let total = {
             let mut state = self.service.state();
+            state.store.tidy(SEGMENTS_AT_ONCE);
             // Under the lock: a client that comes back meanwhile is admitted after this, or was seen.
             for mount in self.clients.gone(Instant::now()) {
                 state.store.dismiss(mount);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rampool_protocol::size::ByteSize;
 
+use super::sense::Reading;
 use crate::blocks::{SEGMENT_BYTES, SEGMENTS_MAX};
 
 /// With fewer segments, second chances and the open one would leave nothing to evict.
@@ -72,12 +73,15 @@ pub(crate) enum LimitError {
 }
 
 impl Policy {
-    /// Bytes that are to stay free in a domain of `limit` bytes.
-    pub(crate) fn reserve(&self, limit: u64) -> u64 {
-        match self.keep_free {
+    /// Bytes that are to stay free in a domain: never less than the kernel itself keeps free, and than a
+    /// hundredth, or nobody could tell when there is little.
+    pub(crate) fn reserve(&self, domain: &Reading) -> u64 {
+        let limit = domain.limit;
+        let reserve = match self.keep_free {
             Some(share) => share.of(limit).min(limit / 2),
             None => (limit / 100 * RESERVE_PER_CENT).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 4),
-        }
+        };
+        reserve.max(domain.kept_free).max(limit / 100)
     }
 }
 
@@ -188,11 +192,17 @@ mod tests {
             detector: Detector::Both,
         };
         let gib = 1 << 30;
-        assert_eq!(policy(None).reserve(100 * gib), gib);
-        assert_eq!(policy(None).reserve(2 * gib) / (1 << 20), 81);
-        assert_eq!(policy(None).reserve(gib) / (1 << 20), 64);
-        assert_eq!(policy(None).reserve(128 << 20) / (1 << 20), 32);
-        assert_eq!(policy(Some(Share::PerCent(10.0))).reserve(gib), gib / 10);
-        assert_eq!(policy(Some(Share::Bytes(ByteSize(3 * gib)))).reserve(2 * gib), gib);
+        let reserve =
+            |keep_free, limit| policy(keep_free).reserve(&Reading { limit, ..Reading::default() });
+        assert_eq!(reserve(None, 25 * gib + gib / 2), gib);
+        assert_eq!(reserve(None, 200 * gib), 2 * gib);
+        assert_eq!(reserve(None, 2 * gib) / (1 << 20), 81);
+        assert_eq!(reserve(None, gib) / (1 << 20), 64);
+        assert_eq!(reserve(None, 128 << 20) / (1 << 20), 32);
+        assert_eq!(reserve(Some(Share::PerCent(10.0)), gib), gib / 10);
+        assert_eq!(reserve(Some(Share::Bytes(ByteSize(3 * gib))), 2 * gib), gib);
+        assert_eq!(reserve(Some(Share::PerCent(0.0)), 100 << 20), 1 << 20);
+        let kernels = Reading { limit: gib, kept_free: gib / 8, ..Reading::default() };
+        assert_eq!(policy(None).reserve(&kernels), gib / 8);
     }
 }

@@ -141,7 +141,7 @@ impl Lender {
         let events = self.events.list();
         let last = self.last.lock();
         let facts = LenderFacts {
-            auto: false,
+            auto: matches!(self.mode, Mode::Auto(_)),
             allowed: lending.capacity_bytes,
             capacity: lending.capacity_bytes,
             pausing: lending.pausing,
@@ -156,11 +156,11 @@ impl Lender {
         let named = auto.senses.names().into_iter().zip(&sample.domains);
         let domains = named.filter_map(|(name, reading)| {
             let reading = reading.as_ref()?;
-            let (limit, free) = (reading.limit, reading.free);
-            Some(DomainFacts { name, limit, free, reserve: auto.policy.reserve(limit) })
+            let (limit, free, reserve) =
+                (reading.limit, reading.free, auto.policy.reserve(reading));
+            Some(DomainFacts { name, limit, free, reserve })
         });
         LenderFacts {
-            auto: true,
             allowed: decision.allowed,
             domains: domains.collect(),
             signals: auto.signals.clone(),
@@ -170,11 +170,12 @@ impl Lender {
 
     /// Tells the clients what was decided, where that matters to them.
     fn publish(&self, decision: &Decision) {
-        if self.draining.load(Ordering::Relaxed) {
-            return;
-        }
         let capacity_bytes = decision.capacity;
         self.lending.send_if_modified(|lending| {
+            // Asked here, where nobody else can tell: draining has the last word.
+            if self.draining.load(Ordering::Relaxed) {
+                return false;
+            }
             // It is a weight: small differences would only move blocks from server to server.
             let differs =
                 capacity_bytes.abs_diff(lending.capacity_bytes) > lending.capacity_bytes / 8;

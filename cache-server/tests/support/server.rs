@@ -29,9 +29,22 @@ impl Server {
 
     /// Starts one with further arguments.
     pub fn start_with(keys: &Path, lend: &str, more: &[&str]) -> Self {
+        Self::start_as(command(), keys, lend, more)
+    }
+
+    /// Starts one in a control group.
+    pub fn start_in(group: &Path, keys: &Path, lend: &str, more: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command.env_remove("RUST_LOG").stdin(Stdio::null());
+        command.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""]).arg(group);
+        command.arg(env!("CARGO_BIN_EXE_rampool-server"));
+        Self::start_as(command, keys, lend, more)
+    }
+
+    fn start_as(mut command: Command, keys: &Path, lend: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("status.sock");
-        let mut child = command()
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--lend", lend, "--keys"])
             .arg(keys)
             .arg("--status-socket")

@@ -1,7 +1,9 @@
 //! The memory cgroups that this process runs in, from its own up to the root: versions 1 and 2.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -30,14 +32,15 @@ impl Cgroup {
         found.into_iter().filter(|cgroup| cgroup.usage().is_ok()).collect()
     }
 
-    /// The most memory that it may use; none without a limit.
+    /// The most memory that it may use, or beyond which it is slowed down; none without a limit.
     pub(super) fn limit(&self) -> Option<u64> {
-        let file = match self.version {
-            Version::One => "memory.limit_in_bytes",
-            Version::Two => "memory.max",
+        let files: &[&str] = match self.version {
+            Version::One => &["memory.limit_in_bytes"],
+            Version::Two => &["memory.max", "memory.high"],
         };
+        let limits = files.iter().filter_map(|file| number(&self.read(file).ok()?));
         // Version 1 says "no limit" with a number that is larger than any memory.
-        number(&self.read(file).ok()?).filter(|&limit| limit < 1 << 60)
+        limits.filter(|&limit| limit < 1 << 60).min()
     }
 
     /// The memory that it uses.
@@ -57,16 +60,16 @@ impl Cgroup {
             Version::Two => field(&stat, name),
         };
         let size = |name| value(name).unwrap_or(0);
-        let (file, anon) = match self.version {
-            Version::One => ("cache", "rss"),
-            Version::Two => ("file", "anon"),
+        let file = match self.version {
+            Version::One => "cache",
+            Version::Two => "file",
         };
         Ok(Reading {
             limit,
             free: limit.saturating_sub(self.usage()?),
             // Shared memory counts as file here, but the kernel cannot drop it.
             file: size(file).saturating_sub(size("shmem")),
-            anon: size(anon) + size("shmem"),
+            kept_free: 0,
             refaults: value("workingset_refault_file").or_else(|| value("workingset_refault")),
             deactivated: value("pgdeactivate"),
             swapped: match self.version {
@@ -138,8 +141,23 @@ fn mounted(mounts: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, P
             return None;
         }
         let mut before = before.split(' ').skip(3);
-        Some((before.next()?.into(), before.next()?.into()))
+        Some((unescape(before.next()?), unescape(before.next()?)))
     })
+}
+
+/// mountinfo writes blanks and backslashes as three octal digits; systemd's names are full of them.
+fn unescape(text: &str) -> PathBuf {
+    let mut path = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after
+            .get(..3)
+            .filter(|_| byte == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        path.push(code.unwrap_or(byte));
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    OsString::from_vec(path).into()
 }
 
 /// The cgroup `path`, and those above it that can be seen.
@@ -186,6 +204,8 @@ mod tests {
         let inside = "31 29 0:27 /pod/c /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
         assert_eq!(dirs("0::/pod/c/sub\n", inside), ["/sys/fs/cgroup/sub", "/sys/fs/cgroup/"]);
         assert_eq!(dirs("0::/../elsewhere\n", inside), ["/sys/fs/cgroup/"]);
+        let escaped = "31 29 0:27 /a\\134x2db /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
+        assert_eq!(dirs("0::/a\\x2db/c\n", escaped), ["/sys/fs/cgroup/c", "/sys/fs/cgroup/"]);
         assert_eq!(dirs("nonsense", mounts), [""; 0]);
         assert_eq!(dirs("4:memory:/vm\n", ""), [""; 0]);
     }

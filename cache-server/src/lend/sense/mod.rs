@@ -12,6 +12,7 @@ use std::io;
 use std::time::Duration;
 
 use rampool_protocol::size::ByteSize;
+use serde::{Deserialize, Serialize};
 
 use self::cgroup::Cgroup;
 
@@ -19,16 +20,16 @@ use self::cgroup::Cgroup;
 const PAGE: u64 = 4096;
 
 /// What the kernel says of a domain: a bound on memory within which we live beside others.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reading {
     /// The most memory that it may use, in bytes.
     pub(crate) limit: u64,
     /// Memory that nobody uses, in bytes.
     pub(crate) free: u64,
+    /// What the kernel itself does not let become less, in bytes.
+    pub(crate) kept_free: u64,
     /// The page cache, in bytes.
     pub(crate) file: u64,
-    /// Memory of processes that no file stands behind, lent memory included, in bytes.
-    pub(crate) anon: u64,
     /// Pages of files that were read again after the kernel had dropped them, since boot.
     pub(crate) refaults: Option<u64>,
     /// Pages that the kernel has begun to call inactive, since boot.
@@ -99,7 +100,10 @@ pub(crate) fn signals(domains: &[Option<Reading>]) -> Vec<(&'static str, bool)> 
         ("free memory", machine.is_some()),
         ("memory cgroups", domains.len() > 1),
         ("refaults", has(|reading| reading.refaults.is_some())),
-        ("deactivations", has(|reading| reading.deactivated.is_some())),
+        (
+            "deactivations",
+            has(|reading| reading.deactivated.is_some()) && !machine::ages_by_generations(),
+        ),
         ("stalls", has(|reading| reading.stalled.is_some())),
         ("swapping", has(|reading| reading.swapped.is_some())),
     ]
