@@ -92,6 +92,33 @@ fn a_server_that_is_killed_costs_nothing_but_time_and_is_used_again_when_it_is_b
 }
 
 #[test]
+fn a_server_that_is_restarted_under_load_says_so_first_and_no_read_waits_for_it() {
+    let keys = Keys::new();
+    let server = Server::start(&keys.server(), "127.0.0.1:0");
+    let address = server.address.clone();
+    let pool = Pool::new(&[&server], keys);
+    pool.fill();
+    let timeouts = pool.mounted.number("/remote/timeouts");
+    server.end();
+    // It answers for a second more, and takes nothing.
+    pool.mounted.wait_until("the client was told", |status| {
+        status.pointer("/remote/servers/0/state").is_some_and(|state| state != "connected")
+    });
+    let mut seed = 500;
+    pool.mounted.wait_until("it has ended", |status| {
+        seed += 1;
+        pool.read(500, seed, |_| {});
+        status.pointer("/remote/servers/0/state").is_some_and(|state| state == "not connected")
+    });
+    server.wait();
+    let _again = Server::start(&pool.keys.server(), &address);
+    pool.wait_until_connected();
+    pool.read(2_000, 3, |_| {});
+    assert_eq!(pool.mounted.number("/remote/timeouts"), timeouts, "reads waited for it");
+    pool.fill();
+}
+
+#[test]
 fn a_server_that_freezes_delays_few_reads_and_those_by_the_deadline() {
     let keys = Keys::new();
     let server = Server::start(&keys.server(), "127.0.0.1:0");

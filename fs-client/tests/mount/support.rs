@@ -201,6 +201,17 @@ impl Server {
         self.process.wait().unwrap();
     }
 
+    /// Tells it to end, and does not wait.
+    pub(crate) fn end(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(mut self) {
+        assert!(self.process.wait().unwrap().success());
+    }
+
     /// Stops it in the middle of whatever it does; it goes on when told.
     pub(crate) fn freeze(&self, frozen: bool) {
         let signal =
