@@ -27,18 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use super::events::{Action, Reason};
 use super::limits::Policy;
-use super::sense::Reading;
-
-/// Refaults and deactivations a second that are nothing to speak of.
-const PAGES_PER_SECOND: f64 = 32.0;
-/// As many more may come at once.
-const PAGES_BURST: f64 = 16.0;
-/// What others use may grow so fast, and so much at once, before the reserve is refilled.
-const GROWTH_PER_SECOND: f64 = (8 * MIB) as f64;
-const GROWTH_BURST: f64 = (4 * MIB) as f64;
-/// The part of the time in which somebody may wait for memory, and how many seconds more at once.
-const STALL_PER_SECOND: f64 = 0.1;
-const STALL_BURST: f64 = 0.01;
+use super::sense::{PAGE, Reading};
+use super::signs::Signs;
 
 /// What is given back at first; twice as much each time until it is quiet.
 const STEP_MIN: u64 = 32 * MIB;
@@ -117,20 +107,6 @@ enum Mode {
     Pausing { until: Duration },
 }
 
-/// How much of each sign there was lately in a domain.
-#[derive(Clone, Copy, Debug, Default)]
-struct Signs {
-    refaults: Bucket,
-    deactivated: Bucket,
-    processes: Bucket,
-    cache: Bucket,
-    stalled: Bucket,
-}
-
-/// Fills with what happens, drains at the rate that is nothing to speak of.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket(f64);
-
 impl Controller {
     /// Lends nothing yet.
     pub(crate) fn new(policy: Policy) -> Self {
@@ -168,10 +144,15 @@ impl Controller {
         let mut action = None;
         let allowed = match activity {
             Some((reason, bytes)) => {
+                let was_pausing = matches!(self.mode, Mode::Pausing { .. });
                 self.react(sample.at);
-                let given = bytes.min(sample.held);
-                action = Some(Action::GaveBack { bytes: given, reason });
-                sample.held - given
+                let bytes = bytes.min(sample.held);
+                action = match bytes {
+                    0 if was_pausing => None,
+                    0 => Some(Action::Paused { reason }),
+                    _ => Some(Action::GaveBack { bytes, reason }),
+                };
+                sample.held - bytes
             }
             None => {
                 if let Mode::Pausing { until } = self.mode
@@ -204,65 +185,52 @@ impl Controller {
         passed: Duration,
     ) -> Option<(Reason, u64)> {
         let seconds = passed.as_secs_f64().max(0.001);
-        let pushing = self.mode.is_pushing(sample.at);
+        let per_second = |pages: f64| (pages / seconds) as u64;
         let detector = self.policy.detector;
+        let pushing = self.mode.is_pushing(sample.at);
         let mut strongest: Option<(Reason, u64)> = None;
         for (n, signs) in self.domains.iter_mut().enumerate() {
             let (Some(Some(then)), Some(now)) = (before.domains.get(n), &sample.domains[n]) else {
                 *signs = Signs::default();
                 continue;
             };
+            let shown = signs.observe((then, before.own), (now, sample.own), seconds);
             let reserve = self.policy.reserve(now);
-            let refaults = rise(then.refaults, now.refaults);
-            let deactivated = rise(then.deactivated, now.deactivated);
-            let grown = others(now, sample.own) - others(then, before.own);
-            let refaults_fired =
-                signs.refaults.add(refaults, PAGES_PER_SECOND, PAGES_BURST, seconds);
-            let deactivated_fired =
-                signs.deactivated.add(deactivated, PAGES_PER_SECOND, PAGES_BURST, seconds);
-            let grown_fired = signs.processes.add(grown, GROWTH_PER_SECOND, GROWTH_BURST, seconds);
-            let cached_more = now.file as f64 - then.file as f64;
-            let cached_fired =
-                signs.cache.add(cached_more, GROWTH_PER_SECOND, GROWTH_BURST, seconds);
-            let stalled = match (then.stalled, now.stalled) {
-                (Some(then), Some(now)) => now.saturating_sub(then).as_secs_f64(),
-                _ => 0.0,
-            };
-            let stalled_fired = signs.stalled.add(stalled, STALL_PER_SECOND, STALL_BURST, seconds);
             if now.free >= 2 * reserve {
                 continue;
             }
-            // More than this would only lie there.
-            let useful = 2 * reserve - now.free;
             let mut found = |reason: Reason, bytes: u64| {
-                let bytes = bytes.min(useful);
+                // More than this would only lie there.
+                let bytes = bytes.min(2 * reserve - now.free);
                 if strongest.is_none_or(|(_, most)| bytes > most) {
                     strongest = Some((reason, bytes));
                 }
             };
-            let per_second = |pages: f64| (pages / seconds) as u64;
-            if detector.refaults() && refaults_fired {
-                let reason = Reason::Refaults { per_second: per_second(refaults) };
-                found(reason, self.step.max((refaults as u64) << 14));
+            if let Some(pages) = shown.refaults.filter(|_| detector.refaults()) {
+                let reason = Reason::Refaults { per_second: per_second(pages) };
+                found(reason, self.step.max((4.0 * pages) as u64 * PAGE));
             }
-            let deactivated_fired = deactivated_fired && !(pushing && detector.refaults());
-            if detector.pressure() && deactivated_fired {
-                let reason = Reason::Deactivations { per_second: per_second(deactivated) };
-                found(reason, self.step.max((deactivated as u64) << 12));
+            if detector.pressure() {
+                let own_doing = pushing && detector.refaults();
+                if let Some(pages) = shown.deactivated.filter(|_| !own_doing) {
+                    let reason = Reason::Deactivations { per_second: per_second(pages) };
+                    found(reason, self.step.max(pages as u64 * PAGE));
+                }
+                // In proportion, so that the next moment finds it free.
+                let refill = |grown: f64| ((4.0 * grown) as u64).max(STEP_MIN);
+                let is_short = now.free < reserve;
+                if let Some(grown) = shown.processes.filter(|_| is_short) {
+                    found(Reason::Growth { bytes: grown as u64 }, refill(grown));
+                }
+                let is_small = now.file < sample.held;
+                if let Some(grown) = shown.cache.filter(|_| is_short && is_small) {
+                    found(Reason::CacheGrowth { bytes: grown as u64 }, refill(grown));
+                }
             }
-            if detector.pressure() && grown_fired && now.free < reserve {
-                let ahead = (grown as u64).saturating_mul(4).max(STEP_MIN);
-                found(Reason::Growth { bytes: grown as u64 }, ahead.min(reserve - now.free));
-            }
-            if detector.pressure() && cached_fired && now.free < reserve && now.file < sample.held {
-                let ahead = (cached_more as u64).saturating_mul(4).max(STEP_MIN);
-                let reason = Reason::CacheGrowth { bytes: cached_more as u64 };
-                found(reason, ahead.min(reserve - now.free));
-            }
-            if rise(then.swapped, now.swapped) > 0.0 {
+            if shown.swapped {
                 found(Reason::Swapping, self.step.max(reserve));
             }
-            if stalled_fired && !pushing {
+            if let Some(stalled) = shown.stalled.filter(|_| !pushing) {
                 let reason = Reason::Stalls { per_cent: (stalled / seconds * 100.0) as u64 };
                 found(reason, self.step.max(reserve));
             }
@@ -340,30 +308,10 @@ impl Mode {
     }
 }
 
-impl Bucket {
-    /// Whether it is more than nothing to speak of. It is empty then.
-    fn add(&mut self, amount: f64, drained_per_second: f64, burst: f64, seconds: f64) -> bool {
-        self.0 = (self.0 + amount - drained_per_second * seconds).max(0.0);
-        let full = self.0 >= burst;
-        if full {
-            self.0 = 0.0;
-        }
-        full
-    }
-}
-
-/// What others use besides the page cache, when we use `own`.
-fn others(domain: &Reading, own: u64) -> f64 {
-    domain.limit as f64 - domain.free as f64 - domain.file as f64 - own as f64
-}
-
-fn rise(before: Option<u64>, now: Option<u64>) -> f64 {
-    match (before, now) {
-        (Some(before), Some(now)) => now.saturating_sub(before) as f64,
-        _ => 0.0,
-    }
-}
-
 #[cfg(test)]
 #[path = "decide_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "recorded_tests.rs"]
+mod recorded;

@@ -20,6 +20,11 @@ pub(crate) enum Action {
         /// What for.
         reason: Reason,
     },
+    /// Nothing is lent that could go back, and nothing will be for a while.
+    Paused {
+        /// What for.
+        reason: Reason,
+    },
     /// Lending begins again.
     Resumed {
         /// After so long a time without activity.
@@ -126,6 +131,7 @@ impl fmt::Display for Action {
             Self::GaveBack { bytes, reason } => {
                 write!(f, "gave back {}: {reason}", ByteSize(*bytes))
             }
+            Self::Paused { reason } => write!(f, "lends nothing: {reason}"),
             Self::Resumed { quiet } => write!(f, "lends again after {quiet:?} of quiet"),
             Self::Drains => write!(f, "drains: takes nothing more, and will end"),
         }

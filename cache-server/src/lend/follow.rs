@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Segments that are given back, or looked through, with the store's lock held: about 1 ms.
 const SEGMENTS_AT_ONCE: usize = 8;
+/// Of the thread, as nice(1) has it: it works little, and seldom.
+const PRIORITY: i32 = -10;
 /// Segments that are kept, or handed over, between two looks: about 5 ms.
 const CHANGES_AT_ONCE: usize = 64;
 /// Memory of ours that the kernel takes between two looks when it is in need, in bytes.
@@ -74,6 +76,9 @@ impl Drop for Follower {
 
 impl Work {
     fn run(&self, stopped: &mpsc::Receiver<()>) {
+        // Whoever waits for memory must not wait for this thread to get a CPU. Where that is not allowed,
+        // it goes without.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), PRIORITY);
         let mut controller = match &self.lender.mode {
             Mode::Auto(auto) => Some((auto, Controller::new(auto.policy.clone()))),
             Mode::Fixed(_) => None,

@@ -9,6 +9,7 @@ mod events;
 mod follow;
 mod limits;
 pub(crate) mod sense;
+mod signs;
 
 use std::io;
 use std::sync::Arc;

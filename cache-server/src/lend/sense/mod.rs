@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::cgroup::Cgroup;
 
 /// Bytes of what counters count.
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// What the kernel says of a domain: a bound on memory within which we live beside others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
