@@ -4,7 +4,7 @@
 //! so no reference into the region is ever made: pages are copied in and out by address. A page
 //! that was taken reads as zeros until it is written again.
 //!
-//! `unsafe` of the server is here and in `zeroed`.
+//! Nearly all `unsafe` of the server is here and in `zeroed`.
 
 use std::io;
 use std::ptr::{self, NonNull};
