@@ -156,16 +156,21 @@ async fn what_a_neighbour_takes_is_given_back_and_nobody_is_killed() {
     let peer = Peer::join(server.address, pool.client("vm1"), MountId([1; 16])).await.unwrap();
     let mut data = peer.data().await;
     let began = Instant::now();
+    let mut next = 0;
     while held(&server, "vm1") < 250 * MIB && began.elapsed() < PATIENCE {
-        fill(&mut data, 0, 20).await;
+        fill(&mut data, next, 20).await;
+        next += 20 * BLOCKS_A_MIB;
     }
     let before = held(&server, "vm1");
     taker.go();
     let began = Instant::now();
     while held(&server, "vm1") + 150 * MIB > before && began.elapsed() < PATIENCE {
-        thread::sleep(Duration::from_millis(50));
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let status = server.status();
     assert!(held(&server, "vm1") + 150 * MIB <= before, "{status}");
+    // Not only because the kernel took it.
+    let given = status["given_back_blocks"].as_u64().unwrap() / BLOCKS_A_MIB;
+    assert!(given > 64 && status.to_string().contains("processes took"), "{given} MiB: {status}");
     assert!(taker.0.try_wait().expect("our child").is_none(), "it was killed");
 }
