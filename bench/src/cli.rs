@@ -210,7 +210,7 @@ pub(crate) struct Trees {
 /// with the kernel alone taking it back, and with each detector of --lend auto. Figures are medians;
 /// ratios are of runs that follow each other.
 ///
-/// Needs root, control groups for memory and block devices, 6 GiB of disk and 4 GiB of memory. Takes
+/// Needs root, control groups for memory and block devices, 4 GiB of disk and 4 GiB of memory. Takes
 /// about half an hour, with --check a little less.
 #[derive(Args)]
 #[command(

@@ -41,6 +41,14 @@ impl Scratch {
         })?;
         Ok(path)
     }
+
+    /// A new file of `bytes` bytes that are all a hole: no disk is too slow for it.
+    pub(crate) fn hole(&self, name: &str, bytes: u64) -> Result<PathBuf> {
+        let path = self.join(name);
+        let made = std::fs::File::create_new(&path).and_then(|file| file.set_len(bytes));
+        made.with_context(|| format!("cannot make a test file at {}", path.display()))?;
+        Ok(path)
+    }
 }
 
 impl Drop for Scratch {

@@ -67,8 +67,9 @@ pub(super) struct Stage<'a> {
     runs: Cell<u32>,
 }
 
-/// What the client reads, one after the other.
-const CLIENT_FILES: [&str; 2] = ["first", "second"];
+/// What the client reads, one after the other. The second is one hole: how fast the lender takes memory
+/// back for lending is not to be a matter of the client's disk.
+const CLIENT_FILES: [&str; 2] = ["random", "hole"];
 
 /// One run. The order in which things end is the order of the fields.
 pub(super) struct Cast<'a> {
@@ -142,9 +143,9 @@ impl<'a> Stage<'a> {
     ) -> Result<Self> {
         let client_dir = pool.scratch().join("client");
         std::fs::create_dir_all(&client_dir)?;
-        for (n, name) in CLIENT_FILES.into_iter().enumerate() {
-            pool.scratch().random_file(&format!("client/{name}"), memory, n as u64)?;
-        }
+        let [random, hole] = CLIENT_FILES.map(|name| format!("client/{name}"));
+        pool.scratch().random_file(&random, memory, 1)?;
+        pool.scratch().hole(&hole, memory)?;
         let owner_file = pool.scratch().random_file("owner", memory / 2, 9)?;
         let runs = Cell::new(0);
         Ok(Self { pool, stop, progress, memory, disk_iops, owner_file, client_dir, runs })

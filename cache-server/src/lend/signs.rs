@@ -14,6 +14,9 @@ const GROWTH_BURST: f64 = 4.0 * MIB;
 /// The part of the time in which somebody may wait for memory, and how many seconds more at once.
 const STALL_PER_SECOND: f64 = 0.1;
 const STALL_BURST: f64 = 0.01;
+/// A cgroup's page cache can be told with this delay, in seconds: the kernel sums its counters up when it
+/// sees fit, at least every two seconds (`FLUSH_TIME` in mm/memcontrol.c). What is free is always true.
+const COUNTED_LATE: f64 = 2.0;
 
 const MIB: f64 = (1 << 20) as f64;
 
@@ -25,6 +28,16 @@ pub(super) struct Signs {
     processes: Bucket,
     cache: Bucket,
     stalled: Bucket,
+    others: Others,
+}
+
+/// What others use besides the page cache, in bytes. Where the page cache shrinks and is not yet seen to,
+/// this seems to fall, and to rise when it is: the level holds on meanwhile.
+#[derive(Clone, Copy, Debug, Default)]
+struct Others {
+    level: Option<f64>,
+    /// Seconds for which the level has held on.
+    held: f64,
 }
 
 /// What was more than nothing to speak of, since the last sample.
@@ -63,13 +76,15 @@ impl Signs {
             |bucket: &mut Bucket, more| bucket.add(more, GROWTH_PER_SECOND * seconds, GROWTH_BURST);
         let seconds_of = |stalled: Option<Duration>| stalled.map(|stalled| stalled.as_secs_f64());
         let count = |count: Option<u64>| count.map(|count| count as f64);
+        self.others.level.get_or_insert(others(then, own_then));
+        let grown = self.others.grown(others(now, own), now.file != then.file, seconds);
         Shown {
             refaults: pages(&mut self.refaults, rise(count(then.refaults), count(now.refaults))),
             deactivated: pages(
                 &mut self.deactivated,
                 rise(count(then.deactivated), count(now.deactivated)),
             ),
-            processes: bytes(&mut self.processes, others(now, own) - others(then, own_then)),
+            processes: bytes(&mut self.processes, grown),
             cache: bytes(&mut self.cache, now.file as f64 - then.file as f64),
             stalled: self.stalled.add(
                 rise(seconds_of(then.stalled), seconds_of(now.stalled)),
@@ -78,6 +93,19 @@ impl Signs {
             ),
             swapped: rise(count(then.swapped), count(now.swapped)) > 0.0,
         }
+    }
+}
+
+impl Others {
+    /// By how much it is more, or less, than before; `counted` says that the page cache was counted anew.
+    fn grown(&mut self, now: f64, counted: bool, seconds: f64) -> f64 {
+        let grown = now - self.level.unwrap_or(now);
+        self.held += seconds;
+        if grown <= 0.0 && !counted && self.held <= COUNTED_LATE {
+            return 0.0;
+        }
+        *self = Self { level: Some(now), held: 0.0 };
+        grown
     }
 }
 
@@ -137,5 +165,32 @@ mod tests {
         let shown = signs.observe((&then, 0), (&now, 0), 0.1);
         assert_eq!(shown.processes, Some(f64::from(1 << 28)));
         assert_eq!(Reading::default().stalled, None);
+    }
+
+    #[test]
+    fn a_page_cache_that_is_counted_late_is_not_growth_of_others() {
+        let mib = |mib: u64| mib << 20;
+        let reading = |free, file| Reading {
+            limit: mib(2048),
+            free: mib(free),
+            file: mib(file),
+            ..Reading::default()
+        };
+        // Seen on Linux 6.18: our memory pushes out page cache, which is counted half a second late.
+        let seen = [(2, 463, 1576), (2, 446, 1596), (2, 446, 1628), (1, 446, 1669), (3, 355, 1683)];
+        let mut signs = Signs::default();
+        for pair in seen.windows(2) {
+            let [(free, file, own), (free_now, file_now, own_now)] = *pair else { unreachable!() };
+            let (then, now) = (reading(free, file), reading(free_now, file_now));
+            let shown = signs.observe((&then, mib(own)), (&now, mib(own_now)), 0.1);
+            assert_eq!(shown.processes, None, "{own_now}");
+        }
+        // What is freed and taken again is growth, when it is no longer a matter of counting.
+        let (low, high) = (reading(500, 355), reading(100, 355));
+        for _ in 0..30 {
+            signs.observe((&low, mib(1000)), (&low, mib(1000)), 0.1);
+        }
+        let shown = signs.observe((&low, mib(1000)), (&high, mib(1000)), 0.1);
+        assert_eq!(shown.processes, Some(mib(400) as f64));
     }
 }
