@@ -18,7 +18,7 @@ use support::{entry, key};
 
 const MIB: u64 = 1 << 20;
 const BLOCKS_A_MIB: u64 = 256;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Puts blocks until `mib` MiB were stored or the server takes no more. Returns how many blocks were.
 async fn fill(data: &mut Data, first: u64, mib: u64) -> u64 {

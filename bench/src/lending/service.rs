@@ -16,10 +16,11 @@ use crate::binaries::output;
 use crate::daemon::Daemon;
 use crate::placement::Cpus;
 
-/// Requests of each kind, and how long a value is: a third of a gigabyte is written.
-const REQUESTS: u32 = 300_000;
+/// Requests of each kind.
+const REQUESTS: u32 = 1_000_000;
+/// Keys, and how long a value is: a third of a gigabyte is written.
+const KEYS: u32 = 300_000;
 const VALUE_BYTES: u32 = 1024;
-const CONNECTIONS: u32 = 8;
 
 /// What the benchmark said of its two kinds of requests.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -68,9 +69,7 @@ pub(super) fn run(stage: &Stage<'_>, way: Way, layout: Layout) -> Result<Service
 fn benchmark(cast: &Cast<'_>, socket: &PathBuf, kind: &str) -> Result<Requests> {
     let mut command = pinned("redis-benchmark");
     command.arg("-s").arg(socket).args(["-t", kind, "--csv"]).stdin(Stdio::null());
-    for (flag, value) in
-        [("-n", REQUESTS), ("-r", REQUESTS), ("-d", VALUE_BYTES), ("-c", CONNECTIONS)]
-    {
+    for (flag, value) in [("-n", REQUESTS), ("-r", KEYS), ("-d", VALUE_BYTES)] {
         command.args([flag, &value.to_string()]);
     }
     cast.place_owner(&mut command)?;
