@@ -25,6 +25,21 @@ pub(crate) enum Command {
     Crash(Crash),
     Trees(Trees),
     Lending(Lending),
+    Run(Run),
+    /// Draws the report of a directory of results again.
+    Report {
+        /// What 'run' has written.
+        dir: PathBuf,
+    },
+    /// Says what changed between two directories of results, beyond the noise.
+    Compare {
+        before: PathBuf,
+        after: PathBuf,
+        /// How to print the results.
+        #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    Policy(Policy),
     /// What the owner of a lender does in 'lending'.
     #[command(hide = true)]
     Owner {
@@ -239,12 +254,70 @@ pub(crate) struct Lending {
     pub(crate) common: Common,
 }
 
+/// Runs a plan: disks, targets and workloads, each combined with each.
+///
+/// Every target works in a control group with the memory that the plan gives to each row: the
+/// application, the daemon and the page cache together; lenders have groups of their own. Files are
+/// written and caches filled on a disk that is not held back; then the targets take turns, run after
+/// run. Everything is kept in a directory, where an interrupted run goes on when it is started again,
+/// and report.html shows it.
+///
+/// Needs root, control groups for memory and block devices, and fio; what is not installed of the
+/// others is a hole in the report.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench run bench/plans/quick.toml\n  rampool-bench run bench/plans/full.toml --out results/full\n  rampool-bench compare results/before results/after"
+)]
+pub(crate) struct Run {
+    /// The plan, a TOML file.
+    pub(crate) plan: PathBuf,
+    /// Where to keep the results.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Replays block traces through every eviction policy, and through the best that could be done.
+///
+/// Traces are a block number a line (LIRS), four numbers a line (ARC) or tables with the columns size
+/// and lbn (CloudPhysics), plain or packed by gzip, xz or zstd. With --remote also as two tiers: what
+/// falls out of the local cache is lent.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench policy traces/*\n  rampool-bench policy trace.lis.zst --sizes 1000,2000 --block-size 512\n  rampool-bench policy trace.csv.gz --sizes 5% --remote 20%"
+)]
+pub(crate) struct Policy {
+    /// Block traces.
+    #[arg(value_name = "TRACE", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Sizes of the cache: blocks, or parts of the blocks that a trace uses.
+    #[arg(long, value_name = "N|PER%", value_delimiter = ',', default_value = "1%,5%,10%,20%,40%")]
+    pub(crate) sizes: Vec<crate::policy::Size>,
+    /// Lent memory beside it, of the same kind.
+    #[arg(long, value_name = "N|PER%")]
+    pub(crate) remote: Option<crate::policy::Size>,
+    /// What sectors are put together to.
+    #[arg(long, value_name = "SIZE", default_value = "4K")]
+    pub(crate) block_size: rampool_protocol::size::ByteSize,
+    /// How to print the results.
+    #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
 /// What all commands share.
 #[derive(Args)]
 pub(crate) struct Common {
     /// How to print the results.
     #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Where things are.
+#[derive(Args)]
+pub(crate) struct Place {
     /// Where to put files: on a disk, not in memory.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(crate) dir: PathBuf,

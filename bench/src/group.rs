@@ -42,6 +42,15 @@ enum Version {
     Two,
 }
 
+/// What can be limited of a disk, each a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DiskLimit {
+    Reads,
+    Writes,
+    BytesRead,
+    BytesWritten,
+}
+
 /// What the processes of a group use, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MemoryUse {
@@ -57,6 +66,18 @@ impl Controller {
         match self {
             Self::Disk => ("blkio", "io"),
             Self::Memory => ("memory", "memory"),
+        }
+    }
+}
+
+impl DiskLimit {
+    /// The file of version 1, the key in io.max of version 2.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Reads => ("blkio.throttle.read_iops_device", "riops"),
+            Self::Writes => ("blkio.throttle.write_iops_device", "wiops"),
+            Self::BytesRead => ("blkio.throttle.read_bps_device", "rbps"),
+            Self::BytesWritten => ("blkio.throttle.write_bps_device", "wbps"),
         }
     }
 }
@@ -112,14 +133,28 @@ impl Group {
 
     /// Its processes read at most `iops` times a second from the disk below `path`.
     pub(crate) fn limit_reads(&self, path: &Path, iops: u32) -> Result<()> {
+        self.limit_disk(path, &[(DiskLimit::Reads, Some(u64::from(iops)))])
+    }
+
+    /// Sets limits of the disk below `path` for its processes; none takes one away.
+    pub(crate) fn limit_disk(
+        &self,
+        path: &Path,
+        limits: &[(DiskLimit, Option<u64>)],
+    ) -> Result<()> {
         let disk: BlockDevice = disk::disk_of(path)?;
         let place = self.place(Controller::Disk)?;
-        let (file, value) = match place.version {
-            Version::One => ("blkio.throttle.read_iops_device", format!("{disk} {iops}")),
-            Version::Two => ("io.max", format!("{disk} riops={iops}")),
-        };
-        fs::write(place.dir.join(file), value)
-            .with_context(|| format!("the kernel does not limit the disk {disk}"))
+        for &(limit, value) in limits {
+            let (old, new) = limit.names();
+            let (file, text) = match (place.version, value) {
+                (Version::One, value) => (old, format!("{disk} {}", value.unwrap_or(0))),
+                (Version::Two, Some(value)) => ("io.max", format!("{disk} {new}={value}")),
+                (Version::Two, None) => ("io.max", format!("{disk} {new}=max")),
+            };
+            fs::write(place.dir.join(file), text)
+                .with_context(|| format!("the kernel does not limit the disk {disk}"))?;
+        }
+        Ok(())
     }
 
     /// Its processes, and what the kernel caches for them, use at most so much memory.

@@ -22,7 +22,9 @@ mod mounted;
 mod null_fuse;
 mod null_threads;
 mod pages;
+mod passthrough;
 mod placement;
+mod policy;
 mod pool;
 mod progress;
 mod quic_echo;
@@ -30,7 +32,9 @@ mod reads;
 mod scratch;
 mod status;
 mod stop;
+mod suite;
 mod table;
+mod tool;
 mod trees;
 
 use std::process::ExitCode;
@@ -58,6 +62,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Crash(options) => return crash::run(&options, &Stop::install()?),
         Command::Trees(options) => return trees::run(&options, &Stop::install()?),
         Command::Lending(options) => return lending::run(&options, &Stop::install()?),
+        Command::Run(options) => return suite::run(&options, &Stop::install()?),
+        Command::Report { dir } => return suite::report(&dir),
+        Command::Compare { before, after, format } => {
+            return suite::compare(&before, &after, format);
+        }
+        Command::Policy(options) => return policy::run(&options, &Stop::install()?),
         Command::Owner { work } => lending::owner(&work)?,
         Command::NullThreads(options) => null_threads::run(options.seconds, &Stop::install()?)?,
         Command::NullFuse { mountpoint, bytes, threads } => {

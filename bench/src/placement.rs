@@ -7,6 +7,8 @@
 //! share one CPU, which is the placement that shows each microsecond of the server's own work.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -48,6 +50,28 @@ impl Cpus {
         (cpus.count() > 0).then_some(Self(cpus))
     }
 
+    /// The last so many CPUs, and the others before them; none where no others are left.
+    pub(crate) fn apart(last: usize) -> Option<(Self, Self)> {
+        let all = sched_getaffinity(None).unwrap_or_else(|_| every_cpu());
+        let numbers: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| all.is_set(cpu)).collect();
+        let first = numbers.len().checked_sub(last).filter(|&first| first > 0 && last > 0)?;
+        let of = |numbers: &[usize]| {
+            let mut cpus = CpuSet::new();
+            numbers.iter().for_each(|&cpu| cpus.set(cpu));
+            Self(cpus)
+        };
+        Some((of(&numbers[..first]), of(&numbers[first..])))
+    }
+
+    /// Lets `command` begin there.
+    pub(crate) fn place(self, command: &mut Command) {
+        // SAFETY: between fork and exec one system call is made, sched_setaffinity(2), which is
+        // async-signal-safe; nothing is allocated.
+        unsafe {
+            command.pre_exec(move || Ok(sched_setaffinity(None, &self.0)?));
+        }
+    }
+
     /// Holds the calling thread there.
     pub(crate) fn hold_this_thread(self) {
         // What cannot be held there runs elsewhere: a worse figure, not a wrong one.
@@ -82,5 +106,9 @@ mod tests {
         assert_eq!(Placement::Pinned.cpus(1).0.count(), 1);
         let all = Placement::Free.cpus(1).0.count();
         assert_eq!(Placement::Pinned.cpus(4).0.count(), all);
+        assert!(Cpus::apart(all as usize).is_none(), "nothing is left for the others");
+        if let Some((first, last)) = Cpus::apart(1) {
+            assert_eq!((first.0.count() + 1, last.0.count()), (all, 1));
+        }
     }
 }

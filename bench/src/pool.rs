@@ -1,5 +1,6 @@
 //! A pool on this machine: keys, a server that lends, clients that mount. All of it are guards.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Pool {
     binaries: Binaries,
     scratch: Scratch,
+    /// How many servers were started.
+    servers: Cell<u32>,
     /// Of a server.
     pub(crate) server_keys: PathBuf,
     /// Of a client.
@@ -38,13 +41,22 @@ pub(crate) struct MountPlan<'a> {
     /// The directory below which everything is.
     pub(crate) source: &'a Path,
     /// The name of the mount point in the scratch directory.
-    pub(crate) name: &'static str,
+    pub(crate) name: &'a str,
     /// `--cache-size`.
     pub(crate) cache: ByteSize,
-    /// `--server`.
-    pub(crate) server: Option<SocketAddr>,
+    /// `--server`, each.
+    pub(crate) servers: &'a [SocketAddr],
     /// `-o ro`.
     pub(crate) read_only: bool,
+    /// The control group that it begins in.
+    pub(crate) group: Option<&'a Group>,
+}
+
+impl<'a> MountPlan<'a> {
+    /// Without servers, to read and write.
+    pub(crate) fn new(source: &'a Path, name: &'a str, cache: ByteSize) -> Self {
+        Self { source, name, cache, servers: &[], read_only: false, group: None }
+    }
 }
 
 /// A running `rampool mount`.
@@ -81,7 +93,7 @@ impl Pool {
         keys(&["issue", "lender", "--role", "server"])?;
         keys(&["issue", "mount", "--role", "client"])?;
         let (server_keys, client_keys) = (dir.join("lender"), dir.join("mount"));
-        Ok(Self { binaries, scratch, server_keys, client_keys })
+        Ok(Self { binaries, scratch, servers: Cell::new(0), server_keys, client_keys })
     }
 
     /// The place for files.
@@ -117,7 +129,8 @@ impl Pool {
         group: Option<&Group>,
         stop: &Stop,
     ) -> Result<Lender> {
-        let socket = self.scratch.join("server.sock");
+        let number = self.servers.replace(self.servers.get() + 1);
+        let socket = self.scratch.join(&format!("server-{number}.sock"));
         let mut command = Command::new(&self.binaries.server);
         command.args(["--listen", &listen.to_string()]).args(arguments);
         if let Some(group) = group {
@@ -137,16 +150,21 @@ impl Pool {
         let mut command = Command::new(&self.binaries.rampool);
         command.arg("mount").arg(plan.source).arg(&mountpoint);
         command.args(["--cache-size", &plan.cache.bytes().to_string()]);
-        if let Some(server) = plan.server {
+        for server in plan.servers {
             command.args(["--server", &server.to_string()]);
+        }
+        if !plan.servers.is_empty() {
             command.arg("--keys").arg(&self.client_keys);
         }
         if plan.read_only {
             command.args(["-o", "ro"]);
         }
+        if let Some(group) = plan.group {
+            group.place_in(&mut command)?;
+        }
         let mounted = Mounted::start("rampool mount", command, &mountpoint, stop)?;
         let client = Client { mounted, rampool: self.binaries.rampool.clone() };
-        if plan.server.is_some() {
+        if !plan.servers.is_empty() {
             client.wait_for_servers(stop)?;
         }
         Ok(client)

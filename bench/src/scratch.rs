@@ -28,6 +28,11 @@ impl Scratch {
         Ok(Self { dir: Some(dir), path })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of `name` in it.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -36,10 +41,15 @@ impl Scratch {
     /// A new file of `bytes` random bytes, on the disk and not in the page cache.
     pub(crate) fn random_file(&self, name: &str, bytes: u64, seed: u64) -> Result<PathBuf> {
         let path = self.join(name);
-        write_random(&path, bytes, seed).with_context(|| {
-            format!("cannot write a test file of {} MiB at {}", bytes >> 20, path.display())
-        })?;
+        Self::random_file_at(&path, bytes, seed)?;
         Ok(path)
+    }
+
+    /// The same anywhere.
+    pub(crate) fn random_file_at(path: &Path, bytes: u64, seed: u64) -> Result<()> {
+        write_random(path, bytes, seed).with_context(|| {
+            format!("cannot write a test file of {} MiB at {}", bytes >> 20, path.display())
+        })
     }
 
     /// A new file of `bytes` bytes that are all a hole: no disk is too slow for it.

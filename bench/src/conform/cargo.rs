@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::site::Site;
 use super::suite::{Case, Scene, Suite};
-use super::tool::{Need, Running};
+use crate::tool::{Need, Running};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const MODULES: usize = 24;

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::site::Site;
 use super::suite::{Case, Scene, Suite};
-use super::tool::{Need, Running};
+use crate::tool::{Need, Running};
 
 /// Of one run; the longest takes minutes.
 const LIMIT: Duration = Duration::from_secs(1800);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::site::Site;
 use super::suite::{Case, Scene, Suite};
-use super::tool::{Need, Running};
+use crate::tool::{Need, Running};
 
 const LIMIT: Duration = Duration::from_secs(600);
 

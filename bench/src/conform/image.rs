@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::tool::Need;
 use crate::binaries::output;
+use crate::tool::Need;
 
 /// Sparse: it takes what is written to it.
 const IMAGE_BYTES: u64 = 8 << 30;

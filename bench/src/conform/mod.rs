@@ -19,7 +19,6 @@ mod site;
 mod sqlite;
 mod stress;
 mod suite;
-mod tool;
 mod tree;
 
 use std::process::ExitCode;
@@ -64,8 +63,8 @@ pub(crate) fn run(options: &Conform, stop: &Stop) -> Result<ExitCode> {
     let steps: usize = suites.iter().map(|suite| sides(**suite).len()).sum();
     let progress = Progress::new(steps as u64);
     progress.say("makes a filesystem");
-    let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
-    let stage = Stage::new(&options.common.dir, binaries)?;
+    let binaries = Binaries::find(options.common.place.bin_dir.as_deref())?;
+    let stage = Stage::new(&options.common.place.dir, binaries)?;
     let scene = Scene { quick: options.quick, progress: &progress, stop };
 
     let mut found = Vec::new();

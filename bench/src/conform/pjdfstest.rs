@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use super::site::Site;
 use super::suite::{Case, Scene, Suite, Verdict};
-use super::tool::{Need, Running};
+use crate::tool::{Need, Running};
 
 /// A run takes seconds.
 const LIMIT: Duration = Duration::from_secs(300);

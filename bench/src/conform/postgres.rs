@@ -11,7 +11,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::site::Site;
 use super::suite::{Case, Scene, Suite};
-use super::tool::{Need, Running, telling_line};
+use crate::tool::{Need, Running, telling_line};
 
 const LIMIT: Duration = Duration::from_secs(600);
 /// How long recovery may take.

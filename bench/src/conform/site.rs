@@ -122,8 +122,8 @@ impl Site<'_> {
             return Ok(());
         }
         let server = self.lender.as_ref().map(|lender| lender.address);
-        let source = &self.source;
-        let plan = MountPlan { source, name: "mnt", cache: CACHE, server, read_only: false };
+        let plan =
+            MountPlan { servers: server.as_slice(), ..MountPlan::new(&self.source, "mnt", CACHE) };
         self.client = Some(self.stage.pool.mount(&plan, stop)?);
         Ok(())
     }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::site::Site;
 use super::suite::{Case, Scene, Suite};
-use super::tool::{Need, Running, telling_line};
+use crate::tool::{Need, Running, telling_line};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const WRITERS: usize = 3;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::site::Site;
 use super::suite::{Case, Scene, Suite};
-use super::tool::{Need, Running, telling_line};
+use crate::tool::{Need, Running, telling_line};
 
 /// Of a stressor; they are told to end after seconds, but some tidy up for long.
 const LIMIT: Duration = Duration::from_secs(180);

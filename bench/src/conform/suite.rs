@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::site::Site;
-use super::tool::Need;
 use crate::progress::Progress;
 use crate::stop::Stop;
+use crate::tool::Need;
 
 /// A set of cases that can be run at any place that claims to be a filesystem.
 pub(super) trait Suite {

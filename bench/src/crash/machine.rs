@@ -45,13 +45,8 @@ impl Machine {
             return Ok(client.path().to_owned());
         }
         self.start_server(stop)?;
-        let plan = MountPlan {
-            source: &self.source,
-            name: "mnt",
-            cache: CACHE,
-            server: Some(self.address),
-            read_only: false,
-        };
+        let plan =
+            MountPlan { servers: &[self.address], ..MountPlan::new(&self.source, "mnt", CACHE) };
         let client = self.pool.mount(&plan, stop).context("cannot mount again after the kill")?;
         let path = client.path().to_owned();
         self.client = Some(client);

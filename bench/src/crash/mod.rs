@@ -38,8 +38,8 @@ use crate::stop::Stop;
 
 /// Runs the rounds and prints what was seen. The exit code says whether all was as it must be.
 pub(crate) fn run(options: &Crash, stop: &Stop) -> Result<ExitCode> {
-    let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
-    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
+    let binaries = Binaries::find(options.common.place.bin_dir.as_deref())?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.place.dir)?)?;
     let seed = options.seed.unwrap_or_else(rand::random);
     let progress = Progress::new(u64::from(options.rounds));
     progress.say(format!("seed {seed}"));

@@ -50,18 +50,20 @@ struct Scene<'a> {
 /// Runs the demo and prints what it saw. The exit code says whether every byte was right.
 pub(crate) fn run(options: &Demo, stop: &Stop) -> Result<ExitCode> {
     let progress = Progress::new(STEPS_WHOLE + ROUNDS * STEPS_ROUND);
-    let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
+    let binaries = Binaries::find(options.common.place.bin_dir.as_deref())?;
     progress.say("lists the source");
     let source = Source::find(options.source.as_deref(), stop)?;
 
     progress.say("starts the pool");
-    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.place.dir)?)?;
     // Made before the mount, so that it is removed after the process in it has ended.
     let throttle = options.disk_iops.and_then(|iops| throttle(&source, iops, &progress));
     let mut lender = pool.lend(LEND, stop)?;
-    let server = Some(lender.address);
-    let plan =
-        MountPlan { source: &source.root, name: "mnt", cache: CACHE, server, read_only: true };
+    let plan = MountPlan {
+        servers: &[lender.address],
+        read_only: true,
+        ..MountPlan::new(&source.root, "mnt", CACHE)
+    };
     let mut client = pool.mount(&plan, stop)?;
     if let Some(throttle) = &throttle {
         throttle.hold(client.daemon().pid())?;

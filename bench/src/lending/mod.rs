@@ -29,8 +29,8 @@ const STEPS: u64 = 3;
 
 /// Measures and prints. The exit code says whether all bars hold, if that was asked for.
 pub(crate) fn run(options: &Lending, stop: &Stop) -> Result<ExitCode> {
-    let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
-    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
+    let binaries = Binaries::find(options.common.place.bin_dir.as_deref())?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.place.dir)?)?;
     let plan = plan(options);
     let with_redis =
         if service::is_here() { plan.iter().filter(|(way, _)| way.has_bars()).count() } else { 0 };

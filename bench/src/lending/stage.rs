@@ -192,15 +192,14 @@ impl<'a> Stage<'a> {
             _ => None,
         };
         let elsewhere = Group::new(&name("client"), &controllers)?;
+        let address = lender.as_ref().map(|lender| lender.address);
         let plan = MountPlan {
-            source: &self.client_dir,
-            name: "mnt",
-            cache: CLIENT_CACHE,
-            server: lender.as_ref().map(|lender| lender.address),
+            servers: address.as_slice(),
             read_only: true,
+            group: Some(&elsewhere),
+            ..MountPlan::new(&self.client_dir, "mnt", CLIENT_CACHE)
         };
-        let mut client = self.pool.mount(&plan, self.stop)?;
-        elsewhere.hold(client.daemon().pid())?;
+        let client = self.pool.mount(&plan, self.stop)?;
         Ok(Cast { stage: self, client, lender, _plain: plain, owner, server, vm, elsewhere })
     }
 }

@@ -41,8 +41,8 @@ const STEPS_REMOTE: u64 = 2;
 
 /// Measures, prints, and says with the exit code whether all bars hold if that was asked.
 pub(crate) fn run(options: &Micro, stop: &Stop) -> Result<ExitCode> {
-    let binaries = Binaries::find(options.common.bin_dir.as_deref())?;
-    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
+    let binaries = Binaries::find(options.common.place.bin_dir.as_deref())?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.place.dir)?)?;
     let rounds = u64::from(options.rounds);
     let progress = Progress::new(rounds * (STEPS_HITS + STEPS_REMOTE + 1) + 4);
     let mut bench = Bench::new(pool, options, progress, stop)?;
@@ -100,7 +100,8 @@ impl<'a> Bench<'a> {
         server: Option<std::net::SocketAddr>,
         cache: ByteSize,
     ) -> Result<Client> {
-        let plan = MountPlan { source: self.source(), name, cache, server, read_only: false };
+        let plan =
+            MountPlan { servers: server.as_slice(), ..MountPlan::new(self.source(), name, cache) };
         self.pool.mount(&plan, self.stop)
     }
 

@@ -16,7 +16,7 @@ use rustix::process::{Resource, getrlimit};
 
 use self::operations::{Inputs, Operation, drop_caches};
 use self::report::{Report, Row};
-use self::sides::{Side, Way, find_passthrough};
+use self::sides::{Side, Way};
 use crate::binaries::Binaries;
 use crate::cli::{Format, Trees};
 use crate::pool::Pool;
@@ -32,10 +32,10 @@ type Time = (Operation, Way, f64);
 
 /// Measures and prints.
 pub(crate) fn run(options: &Trees, stop: &Stop) -> Result<ExitCode> {
-    let bin_dir = options.common.bin_dir.as_deref();
+    let bin_dir = options.common.place.bin_dir.as_deref();
     let binaries = Binaries::find(bin_dir)?;
-    let passthrough = find_passthrough(options.passthrough.as_deref(), bin_dir)?;
-    let pool = Pool::new(binaries, Scratch::new(&options.common.dir)?)?;
+    let passthrough = crate::passthrough::find(options.passthrough.as_deref(), bin_dir)?;
+    let pool = Pool::new(binaries, Scratch::new(&options.common.place.dir)?)?;
     let progress = Progress::new(u64::from(options.rounds) * Operation::all().count() as u64);
 
     progress.say("makes the archive and the repository");

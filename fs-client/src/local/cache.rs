@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 
-use super::lru::Lru;
 use super::owners::Owners;
-use super::policy::Policy;
+use rampool_policy::{Kind, Policy};
+
 use crate::arena::{Arena, Block, Empty, SlotId};
 use crate::block::{BLOCK_SIZE, BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
@@ -48,7 +48,7 @@ pub(crate) enum Use {
     Stream,
 }
 
-type Shard = Box<dyn Policy<Cached>>;
+type Shard = Box<dyn Policy<BlockKey, Cached>>;
 
 /// The index's hold on a slot.
 #[derive(Clone, Copy)]
@@ -83,7 +83,7 @@ impl LocalCache {
         let shards = (slots as usize / SHARD_BLOCKS_MIN).clamp(1, SHARDS_MAX);
         Ok(Self {
             arena: Arena::new(slots)?,
-            shards: (0..shards).map(|_| Mutex::new(Box::new(Lru::new()) as Shard)).collect(),
+            shards: (0..shards).map(|_| Mutex::new(Kind::Lru.policy(0))).collect(),
             epochs,
             owners: Owners::new(slots as usize),
             evicted: Box::new(evicted),
@@ -197,7 +197,12 @@ impl LocalCache {
         self.release(removed);
     }
 
-    fn share(&self, shard: &mut dyn Policy<Cached>, key: BlockKey, use_: Use) -> Option<Block> {
+    fn share(
+        &self,
+        shard: &mut dyn Policy<BlockKey, Cached>,
+        key: BlockKey,
+        use_: Use,
+    ) -> Option<Block> {
         let cached = shard.get(key)?;
         if cached.streamed && use_ == Use::Random {
             shard.insert(key, Cached { streamed: false, ..cached });

@@ -5,9 +5,7 @@
 
 mod cache;
 mod flights;
-mod lru;
 mod owners;
-mod policy;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 mod races;

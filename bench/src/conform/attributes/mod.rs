@@ -15,7 +15,7 @@ use anyhow::Result;
 
 use super::site::Site;
 use super::suite::{Case, Scene, Suite, Verdict};
-use super::tool::{Need, Running};
+use crate::tool::{Need, Running};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -19,7 +19,7 @@ use self::actor::Actor;
 use self::operation::{Operation, operation};
 use super::site::Site;
 use super::suite::{Case, Scene, Suite};
-use super::tool::Need;
+use crate::tool::Need;
 
 /// The suite.
 pub(super) struct Tree;

@@ -4,17 +4,18 @@
 //! than finding it. So a hit only marks the block, and the move is made when the block comes up
 //! for eviction: as the kernel does it with its pages.
 
+use std::hash::Hash;
+
 use lru::LruCache;
 
-use super::policy::Policy;
-use crate::block::BlockKey;
+use crate::Policy;
 
 /// Blocks in use that one eviction moves at most: it must stay short when all are in use.
 const CHANCES_MAX: usize = 64;
 
 /// Evicts the block that was not used for the longest time.
-pub(crate) struct Lru<V> {
-    blocks: LruCache<BlockKey, Placed<V>>,
+pub struct Lru<K, V> {
+    blocks: LruCache<K, Placed<V>>,
 }
 
 struct Placed<V> {
@@ -23,33 +24,40 @@ struct Placed<V> {
     used: bool,
 }
 
-impl<V> Lru<V> {
-    pub(crate) fn new() -> Self {
+impl<K: Hash + Eq, V> Lru<K, V> {
+    /// An empty one.
+    pub fn new() -> Self {
         Self { blocks: LruCache::unbounded() }
     }
 }
 
-impl<V: Copy + Send> Policy<V> for Lru<V> {
-    fn get(&mut self, key: BlockKey) -> Option<V> {
+impl<K: Hash + Eq, V> Default for Lru<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Copy + Eq + Hash + Send, V: Copy + Send> Policy<K, V> for Lru<K, V> {
+    fn get(&mut self, key: K) -> Option<V> {
         let placed = self.blocks.peek_mut(&key)?;
         placed.used = true;
         Some(placed.value)
     }
 
-    fn peek(&self, key: BlockKey) -> Option<V> {
+    fn peek(&self, key: K) -> Option<V> {
         self.blocks.peek(&key).map(|placed| placed.value)
     }
 
-    fn insert(&mut self, key: BlockKey, value: V) -> Option<V> {
+    fn insert(&mut self, key: K, value: V) -> Option<V> {
         let placed = Placed { value, used: false };
         self.blocks.put(key, placed).map(|placed| placed.value)
     }
 
-    fn remove(&mut self, key: BlockKey) -> Option<V> {
+    fn remove(&mut self, key: K) -> Option<V> {
         self.blocks.pop(&key).map(|placed| placed.value)
     }
 
-    fn evict(&mut self, used: &mut dyn FnMut(V) -> bool) -> Option<(BlockKey, V)> {
+    fn evict(&mut self, used: &mut dyn FnMut(V) -> bool) -> Option<(K, V)> {
         for _ in 0..CHANCES_MAX {
             let (&key, placed) = self.blocks.peek_lru()?;
             // Asked first: the answer is taken back by asking.
@@ -71,22 +79,17 @@ impl<V: Copy + Send> Policy<V> for Lru<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{BlockIndex, FileKey};
-
-    fn key(n: u64) -> BlockKey {
-        BlockKey { file: FileKey(1), index: BlockIndex(n) }
-    }
 
     #[test]
     fn a_block_in_use_outlives_those_that_are_not() {
         let mut policy = Lru::new();
         for n in 0..100 {
-            policy.insert(key(n), n);
+            policy.insert(n, n);
         }
         for n in 100..1_000 {
-            policy.get(key(0));
-            policy.insert(key(n), n);
-            assert_ne!(policy.evict(&mut |_| false).unwrap().0, key(0));
+            policy.get(0);
+            policy.insert(n, n);
+            assert_ne!(policy.evict(&mut |_| false).unwrap().0, 0);
         }
     }
 
@@ -94,16 +97,16 @@ mod tests {
     fn the_longest_unused_goes_first_and_a_peek_is_no_use() {
         let mut policy = Lru::new();
         for n in 0..3 {
-            policy.insert(key(n), n);
+            policy.insert(n, n);
         }
-        policy.get(key(0));
-        policy.peek(key(1));
-        assert_eq!(policy.evict(&mut |_| false), Some((key(1), 1)));
-        policy.insert(key(1), 10);
-        assert_eq!(policy.evict(&mut |_| false), Some((key(2), 2)));
-        assert_eq!(policy.insert(key(0), 20), Some(0), "inserted again");
-        assert_eq!(policy.evict(&mut |_| false), Some((key(1), 10)));
-        assert_eq!(policy.evict(&mut |_| false), Some((key(0), 20)));
+        policy.get(0);
+        policy.peek(1);
+        assert_eq!(policy.evict(&mut |_| false), Some((1, 1)));
+        policy.insert(1, 10);
+        assert_eq!(policy.evict(&mut |_| false), Some((2, 2)));
+        assert_eq!(policy.insert(0, 20), Some(0), "inserted again");
+        assert_eq!(policy.evict(&mut |_| false), Some((1, 10)));
+        assert_eq!(policy.evict(&mut |_| false), Some((0, 20)));
         assert_eq!(policy.evict(&mut |_| false), None);
     }
 }

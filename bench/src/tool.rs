@@ -23,26 +23,26 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 const OUTPUT_BYTES_MAX: u64 = 4 << 20;
 
 /// A program that a suite needs.
-pub(super) struct Need {
+pub(crate) struct Need {
     /// The file to look for.
-    pub(super) program: &'static str,
+    pub(crate) program: &'static str,
     /// Where it may be besides `PATH`.
-    pub(super) also_in: Vec<PathBuf>,
+    pub(crate) also_in: Vec<PathBuf>,
 }
 
 impl Need {
     /// A program in `PATH`.
-    pub(super) fn of(program: &'static str) -> Self {
+    pub(crate) fn of(program: &'static str) -> Self {
         Self { program, also_in: Vec::new() }
     }
 
     /// A program that `deploy/conformance` builds into the target directory.
-    pub(super) fn built(program: &'static str) -> Self {
+    pub(crate) fn built(program: &'static str) -> Self {
         Self { program, also_in: built_tools().into_iter().collect() }
     }
 
     /// Where it is.
-    pub(super) fn find(&self) -> Result<PathBuf> {
+    pub(crate) fn find(&self) -> Result<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let in_path = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
         let found = self.also_in.iter().cloned().chain(in_path).map(|dir| dir.join(self.program));
@@ -60,7 +60,7 @@ fn built_tools() -> Option<PathBuf> {
 }
 
 /// A tool at work. Dropping it ends it with all its children.
-pub(super) struct Running {
+pub(crate) struct Running {
     program: String,
     child: Child,
     output: PathBuf,
@@ -69,17 +69,17 @@ pub(super) struct Running {
 }
 
 /// A tool that has ended.
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
     /// Standard output and standard error.
-    pub(super) output: String,
+    pub(crate) output: String,
     /// The time for it was over before it had ended.
-    pub(super) late: bool,
+    pub(crate) late: bool,
 }
 
 impl Running {
     /// Starts `command`; what it prints goes to the file `output`.
-    pub(super) fn start(mut command: Command, output: &Path) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, output: &Path) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let file =
             File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
@@ -95,17 +95,17 @@ impl Running {
     }
 
     /// The process id.
-    pub(super) fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
     /// What it has printed so far.
-    pub(super) fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         end_of(&self.output)
     }
 
     /// Whether it has not ended yet.
-    pub(super) fn is_running(&mut self) -> Result<bool> {
+    pub(crate) fn is_running(&mut self) -> Result<bool> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
         }
@@ -113,7 +113,7 @@ impl Running {
     }
 
     /// Waits for its end, at most until `limit` after its start; then it is ended.
-    pub(super) fn wait(mut self, limit: Duration, stop: &Stop) -> Result<Ended> {
+    pub(crate) fn wait(mut self, limit: Duration, stop: &Stop) -> Result<Ended> {
         let mut late = false;
         while self.is_running()? {
             stop.check()?;
@@ -131,13 +131,13 @@ impl Running {
     }
 
     /// SIGKILL, to it and its children.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = kill_process_group(self.pid(), Signal::KILL);
         let _ = self.wait_until_ended(END_TIMEOUT);
     }
 
     /// SIGTERM, and SIGKILL if that does not help.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if self.ended.is_none() {
             let _ = kill_process_group(self.pid(), Signal::TERM);
             if !self.wait_until_ended(END_TIMEOUT) {
@@ -168,7 +168,7 @@ impl Drop for Running {
 
 impl Ended {
     /// Nothing if it succeeded, else the line that says most.
-    pub(super) fn result(&self) -> std::result::Result<(), String> {
+    pub(crate) fn result(&self) -> std::result::Result<(), String> {
         if self.status.success() && !self.late {
             return Ok(());
         }
@@ -179,7 +179,7 @@ impl Ended {
 }
 
 /// Of what a tool printed, the first line that sounds like a complaint, or else the last.
-pub(super) fn telling_line(output: &str) -> String {
+pub(crate) fn telling_line(output: &str) -> String {
     const WORDS: [&str; 7] = ["fail", "error", "mismatch", "corrupt", "bad ", "fatal", "cannot"];
     let lines = || output.lines().map(str::trim).filter(|line| !line.is_empty());
     let complains = |line: &&str| {

@@ -1,0 +1,199 @@
+//! Eviction policies on recorded traces, beside the best that could be done.
+
+mod replay;
+mod trace;
+
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::Result;
+use comfy_table::Cell;
+use rampool_policy::Kind;
+use serde::Serialize;
+
+use self::trace::Trace;
+use crate::cli::{Format, Policy};
+use crate::progress::Progress;
+use crate::stop::Stop;
+use crate::table::{grouped, percent, table};
+
+/// Blocks, or a part of those that a trace uses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Size {
+    Blocks(usize),
+    Part(f64),
+}
+
+/// One trace at one size.
+#[derive(Debug, Serialize)]
+struct Row {
+    trace: String,
+    uses: usize,
+    distinct: usize,
+    blocks: usize,
+    /// Parts of the uses that were hits, by policy.
+    ratios: Vec<(Kind, f64)>,
+    /// The most that any policy could have.
+    optimum: f64,
+    /// With lent memory of `remote_blocks`: hits here and there, by policy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tiers: Vec<(Kind, f64, f64)>,
+    remote_blocks: usize,
+}
+
+/// What a policy lacks to the optimum, on average.
+#[derive(Debug, Serialize)]
+struct Score {
+    policy: Kind,
+    mean_ratio: f64,
+    mean_lack: f64,
+    /// Rows in which no other policy has more.
+    wins: usize,
+}
+
+#[derive(Serialize)]
+struct Report {
+    rows: Vec<Row>,
+    scores: Vec<Score>,
+}
+
+/// Replays and prints.
+pub(crate) fn run(options: &Policy, stop: &Stop) -> Result<ExitCode> {
+    let steps = options.traces.len() * options.sizes.len() * (Kind::ALL.len() + 1);
+    let progress = Progress::new(steps as u64);
+    let mut rows = Vec::new();
+    for path in &options.traces {
+        let trace = Trace::read(path, options.block_size.bytes().max(1))?;
+        for size in &options.sizes {
+            rows.push(replay(&trace, *size, options.remote, &progress, stop)?);
+        }
+    }
+    drop(progress);
+    let report = Report { scores: scores(&rows), rows };
+    match options.format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Format::Table => report.print(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay(
+    trace: &Trace,
+    size: Size,
+    remote: Option<Size>,
+    progress: &Progress,
+    stop: &Stop,
+) -> Result<Row> {
+    let blocks = size.of(trace.distinct);
+    let uses = trace.uses.len();
+    let ratio = |hits: u64| hits as f64 / uses as f64;
+    let mut ratios = Vec::new();
+    let mut tiers = Vec::new();
+    let remote_blocks = remote.map_or(0, |remote| remote.of(trace.distinct));
+    for kind in Kind::ALL {
+        stop.check()?;
+        progress.say(format!("{}, {} blocks: {kind}", trace.name, grouped(blocks as u64)));
+        ratios.push((kind, ratio(replay::hits(trace, kind, blocks))));
+        if remote_blocks > 0 {
+            let (local, remote) = replay::tiers(trace, kind, blocks, remote_blocks);
+            tiers.push((kind, ratio(local), ratio(remote)));
+        }
+        progress.step();
+    }
+    let optimum = ratio(replay::most_hits(trace, blocks));
+    progress.step();
+    let (name, distinct) = (trace.name.clone(), trace.distinct);
+    Ok(Row { trace: name, uses, distinct, blocks, ratios, optimum, tiers, remote_blocks })
+}
+
+fn scores(rows: &[Row]) -> Vec<Score> {
+    let count = rows.len().max(1) as f64;
+    let mut scores: Vec<Score> = Vec::new();
+    for (n, kind) in Kind::ALL.into_iter().enumerate() {
+        let of = |row: &Row| row.ratios[n].1;
+        let best = |row: &Row| row.ratios.iter().map(|(_, ratio)| *ratio).fold(0.0, f64::max);
+        scores.push(Score {
+            policy: kind,
+            mean_ratio: rows.iter().map(of).sum::<f64>() / count,
+            mean_lack: rows.iter().map(|row| row.optimum - of(row)).sum::<f64>() / count,
+            wins: rows.iter().filter(|row| of(row) >= best(row)).count(),
+        });
+    }
+    scores.sort_by(|a, b| a.mean_lack.total_cmp(&b.mean_lack));
+    scores
+}
+
+impl Report {
+    fn print(&self) {
+        let names = Kind::ALL.map(|kind| kind.to_string());
+        let mut header = vec!["trace", "uses", "blocks", "cache"];
+        header.extend(names.iter().map(String::as_str));
+        header.push("optimum");
+        let mut hits = table(&header, 1);
+        let mut both = table(&header, 1);
+        for row in &self.rows {
+            let count = |number: usize| grouped(number as u64);
+            let begin =
+                [row.trace.clone(), count(row.uses), count(row.distinct), count(row.blocks)];
+            let ratios = row.ratios.iter().map(|(_, ratio)| percent(*ratio));
+            hits.add_row(
+                begin.iter().cloned().chain(ratios).chain([percent(row.optimum)]).map(Cell::new),
+            );
+            if !row.tiers.is_empty() {
+                let tiers = row.tiers.iter();
+                let tiers = tiers.map(|(_, local, remote)| {
+                    format!("{} + {}", percent(*local), percent(*remote))
+                });
+                both.add_row(
+                    begin.iter().cloned().chain(tiers).chain([String::new()]).map(Cell::new),
+                );
+            }
+        }
+        println!("Hit ratios:\n\n{hits}\n");
+        if self.rows.iter().any(|row| !row.tiers.is_empty()) {
+            let remote = self.rows.first().map_or(0, |row| row.remote_blocks);
+            println!(
+                "Local + remote, with {} blocks lent beside the first:\n\n{both}\n",
+                grouped(remote as u64)
+            );
+        }
+        let mut scores =
+            table(&["policy", "mean hit ratio", "below the optimum", "best of all in"], 1);
+        for score in &self.scores {
+            scores.add_row([
+                score.policy.to_string(),
+                percent(score.mean_ratio),
+                percent(score.mean_lack),
+                format!("{} of {}", score.wins, self.rows.len()),
+            ]);
+        }
+        println!("{scores}");
+    }
+}
+
+impl Size {
+    fn of(self, distinct: usize) -> usize {
+        match self {
+            Self::Blocks(blocks) => blocks,
+            Self::Part(part) => ((distinct as f64 * part) as usize).max(1),
+        }
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refuse = || format!("'{text}' is neither a number of blocks nor a part such as 5%");
+        match text.strip_suffix('%') {
+            Some(part) => match part.parse::<f64>() {
+                Ok(part) if part > 0.0 && part <= 100.0 => Ok(Self::Part(part / 100.0)),
+                _ => Err(refuse()),
+            },
+            None => match text.parse() {
+                Ok(blocks) if blocks > 0 => Ok(Self::Blocks(blocks)),
+                _ => Err(refuse()),
+            },
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! fio: job files that are kept beside the results, and what fio says of itself.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use super::case::FioCase;
+use super::figures::{Figures, Latency};
+use super::plan::{Access, Mix, Spread};
+
+/// Of Zipf's law.
+const ZIPF_EXPONENT: f64 = 1.1;
+/// Between two points of the timeline.
+const LOG_EVERY_MS: u64 = 500;
+/// What is read at once to warm a cache up.
+const WARM_BLOCK: &str = "64k";
+
+/// The job file of a measured stretch.
+pub(crate) fn job(case: &FioCase, file: &Path, direct: bool, seconds: u32) -> String {
+    let pattern = match (case.access, case.mix) {
+        (Access::Random, Mix::Read) => "randread",
+        (Access::Random, Mix::Write) => "randwrite",
+        (Access::Random, Mix::Mixed) => "randrw",
+        (Access::Sequential, Mix::Read) => "read",
+        (Access::Sequential, Mix::Write) => "write",
+        (Access::Sequential, Mix::Mixed) => "rw",
+    };
+    let mut text = begin(file, direct);
+    let _ = writeln!(text, "rw={pattern}\nbs={}\ntime_based=1\nruntime={seconds}", case.block.0);
+    if case.mix == Mix::Mixed {
+        text.push_str("rwmixread=70\n");
+    }
+    if case.spread == Spread::Zipf {
+        let _ = writeln!(text, "random_distribution=zipf:{ZIPF_EXPONENT}");
+    }
+    if case.access == Access::Random {
+        text.push_str("norandommap=1\n");
+    }
+    // Threads that read in order begin at places of their own.
+    if case.access == Access::Sequential && case.outstanding > 1 {
+        let _ = writeln!(text, "offset_increment={}%", 100 / case.outstanding);
+    }
+    let _ = writeln!(text, "numjobs={}", case.outstanding);
+    let _ = writeln!(text, "write_iops_log=log\nlog_avg_msec={LOG_EVERY_MS}\n[measured]");
+    text
+}
+
+/// The job file that reads everything once, in any order.
+pub(crate) fn warming(file: &Path, direct: bool) -> String {
+    format!("{}rw=randread\nbs={WARM_BLOCK}\nnumjobs=1\n[warming]\n", begin(file, direct))
+}
+
+/// What both share: each read by a thread that waits for it, nothing dropped from the page cache beforehand.
+fn begin(file: &Path, direct: bool) -> String {
+    format!(
+        "[global]\nfilename={}\nioengine=psync\ndirect={}\nthread=1\ngroup_reporting=1\ninvalidate=0\n\
+         randrepeat=0\nfadvise_hint=0\n",
+        file.display(),
+        u8::from(direct)
+    )
+}
+
+/// What `fio --output-format=json` says.
+#[derive(Deserialize)]
+struct Output {
+    jobs: Vec<Job>,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    error: i32,
+    read: Side,
+    write: Side,
+}
+
+#[derive(Deserialize)]
+struct Side {
+    iops: f64,
+    bw_bytes: f64,
+    total_ios: u64,
+    clat_ns: Times,
+}
+
+#[derive(Deserialize)]
+struct Times {
+    #[serde(default)]
+    percentile: BTreeMap<String, f64>,
+}
+
+/// The figures in what fio printed.
+pub(crate) fn figures(printed: &str) -> Result<Figures> {
+    // Warnings come before it.
+    let start = printed.find('{').context("fio printed no figures")?;
+    let output: Output =
+        serde_json::from_str(&printed[start..]).context("fio's figures are not understood")?;
+    let [job] = output.jobs.as_slice() else { bail!("fio told of {} jobs", output.jobs.len()) };
+    if job.error != 0 {
+        bail!("fio: {}", std::io::Error::from_raw_os_error(job.error));
+    }
+    // What there was most of.
+    let side = if job.read.total_ios >= job.write.total_ios { &job.read } else { &job.write };
+    let us = |name: &str| side.clat_ns.percentile.get(name).map(|ns| ns / 1e3);
+    let latency = match (us("50.000000"), us("99.000000"), us("99.900000")) {
+        (Some(p50), Some(p99), Some(p999)) => Some(Latency { p50, p99, p999 }),
+        _ => None,
+    };
+    Ok(Figures {
+        per_second: job.read.iops + job.write.iops,
+        bytes_per_second: Some(job.read.bw_bytes + job.write.bw_bytes),
+        latency,
+        ..Figures::default()
+    })
+}
+
+/// Operations a second by time, from the logs of all threads: milliseconds, operations a second, and more.
+pub(crate) fn timeline(logs: impl IntoIterator<Item = String>) -> Vec<(f64, f64)> {
+    let mut points: BTreeMap<u64, f64> = BTreeMap::new();
+    for log in logs {
+        for line in log.lines() {
+            let mut fields = line.split(',').map(str::trim);
+            let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+            let (Some(at), Some(count)) = (number(fields.next()), number(fields.next())) else {
+                continue;
+            };
+            *points.entry((at + LOG_EVERY_MS / 2) / LOG_EVERY_MS).or_default() += count as f64;
+        }
+    }
+    points.into_iter().map(|(at, count)| ((at * LOG_EVERY_MS) as f64 / 1e3, count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::plan::Size;
+
+    fn case() -> FioCase {
+        FioCase {
+            access: Access::Random,
+            mix: Mix::Mixed,
+            block: Size(4096),
+            outstanding: 16,
+            spread: Spread::Zipf,
+            working_set: 4.0,
+        }
+    }
+
+    #[test]
+    fn a_job_file_says_all_that_matters() {
+        let text = job(&case(), Path::new("/m/data"), false, 5);
+        for line in [
+            "filename=/m/data",
+            "rw=randrw",
+            "rwmixread=70",
+            "bs=4096",
+            "numjobs=16",
+            "direct=0",
+            "random_distribution=zipf:1.1",
+            "runtime=5",
+            "invalidate=0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        let order = FioCase { access: Access::Sequential, mix: Mix::Read, ..case() };
+        assert!(job(&order, Path::new("/m"), true, 5).contains("offset_increment=6%"));
+    }
+
+    #[test]
+    fn what_fio_prints_is_understood() {
+        let side = |ios: u64, iops: f64, ns: f64| {
+            format!(
+                r#"{{"iops":{iops},"bw_bytes":{},"total_ios":{ios},"clat_ns":{{"mean":1,"percentile":
+                   {{"50.000000":{ns},"99.000000":{},"99.900000":{}}}}}}}"#,
+                iops * 4096.0,
+                ns * 10.0,
+                ns * 20.0
+            )
+        };
+        let text = |error: i32| {
+            format!(
+                r#"note: both iodepth >= 1 and synchronous I/O engine
+                   {{"fio version":"fio-3.33","jobs":[{{"jobname":"x","error":{error},"read":{},"write":{}}}]}}"#,
+                side(70, 700.0, 5000.0),
+                side(30, 300.0, 9000.0)
+            )
+        };
+        let figures = figures(&text(0)).unwrap();
+        assert_eq!(figures.per_second, 1000.0);
+        assert_eq!(figures.bytes_per_second, Some(4_096_000.0));
+        assert_eq!(figures.latency, Some(Latency { p50: 5.0, p99: 50.0, p999: 100.0 }));
+        assert!(super::figures(&text(5)).unwrap_err().to_string().contains("Input/output"));
+        assert!(super::figures("nothing").is_err());
+    }
+
+    #[test]
+    fn the_logs_of_all_threads_make_one_line() {
+        let logs = ["500, 10, 0, 0\n1000, 20, 0, 0\n", "501, 5, 0, 0\n999, 7, 1, 0\n"];
+        assert_eq!(timeline(logs.map(str::to_owned)), [(0.5, 15.0), (1.0, 27.0)]);
+    }
+}

@@ -1,0 +1,187 @@
+//! Plans of disks, targets and workloads: run, reported, compared.
+
+mod case;
+mod compare;
+mod figures;
+mod fio;
+mod load;
+mod machine;
+mod nearest;
+mod place;
+mod plan;
+mod report;
+mod store;
+
+pub(crate) use self::compare::compare;
+pub(crate) use self::report::write as report;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use self::case::Case;
+use self::figures::Outcome;
+use self::load::Scene;
+use self::machine::Machine;
+use self::place::{NoPlace, Place};
+use self::plan::{Disk, Plan, Target};
+use self::store::{Record, Store};
+use crate::binaries::Binaries;
+use crate::cli::Run;
+use crate::pool::Pool;
+use crate::progress::Progress;
+use crate::scratch::Scratch;
+use crate::stop::Stop;
+
+/// Runs what a plan has and its directory of results has not.
+pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
+    let plan = Plan::read(&options.plan)?;
+    let binaries = Binaries::find(options.place.bin_dir.as_deref())?;
+    let machine = Machine::this(&binaries, &options.place.dir);
+    let store = Store::open(&options.out, &plan, &machine)?;
+    let pool = Pool::new(binaries, Scratch::new(&options.place.dir)?)?;
+    let cases = Case::all(&plan);
+    let cells = cases.len() * plan.disks.len() * plan.targets.len() * plan.runs as usize;
+    let progress = Progress::new(cells as u64);
+    let scene = Scene { plan: &plan, pool: &pool, store: &store, stop };
+    let mut left: &[Case] = &cases;
+    while let Some(first) = left.first() {
+        // Cases on the same files follow each other.
+        let count = left.iter().take_while(|case| case.files() == first.files()).count();
+        let (group, rest) = left.split_at(count);
+        Group { cases: group, scene: &scene, progress: &progress }.run()?;
+        left = rest;
+    }
+    drop(progress);
+    report::write(store.dir())
+}
+
+/// Cases on the same files: every target is set up once, and all take turns.
+struct Group<'a> {
+    cases: &'a [Case],
+    scene: &'a Scene<'a>,
+    progress: &'a Progress,
+}
+
+impl Group<'_> {
+    fn run(&self) -> Result<()> {
+        let plan = self.scene.plan;
+        let mut places = Vec::new();
+        for &target in &plan.targets {
+            let open = self.open(target);
+            if open.is_empty() {
+                continue;
+            }
+            self.scene.stop.check()?;
+            self.progress.say(format!("sets up {}", target.title()));
+            match self.set_up(target) {
+                Ok(place) => places.push(place),
+                Err(error) => {
+                    self.scene.stop.check()?;
+                    let outcome = outcome_of(error);
+                    self.tell(&outcome, &format!("{}: ", target.title()));
+                    for (disk, case, run) in open {
+                        self.keep(disk, case, target, run, Vec::new(), outcome.clone())?;
+                    }
+                }
+            }
+        }
+        for disk in &plan.disks {
+            for place in &places {
+                place.limit(disk)?;
+            }
+            for case in self.cases {
+                for run in 1..=plan.runs {
+                    for place in &places {
+                        self.measure(disk, case, place, run)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is still to be measured of a target.
+    fn open(&self, target: Target) -> Vec<(&Disk, &Case, u32)> {
+        let plan = self.scene.plan;
+        let mut open = Vec::new();
+        for disk in &plan.disks {
+            for case in self.cases {
+                for run in 1..=plan.runs {
+                    if self.scene.store.has(&disk.name, case, target, run) {
+                        self.progress.step();
+                    } else {
+                        open.push((disk, case, run));
+                    }
+                }
+            }
+        }
+        open
+    }
+
+    fn set_up(&self, target: Target) -> Result<Place<'_>, NoPlace> {
+        let scene = self.scene;
+        let first = &self.cases[0];
+        let place = Place::new(target, scene.plan, scene.bytes(first), scene.pool, scene.stop)?;
+        scene.prepare(first, &place)?;
+        scene.warm(first, &place)?;
+        Ok(place)
+    }
+
+    fn measure(&self, disk: &Disk, case: &Case, place: &Place<'_>, run: u32) -> Result<()> {
+        if self.scene.store.has(&disk.name, case, place.target, run) {
+            return Ok(());
+        }
+        self.scene.stop.check()?;
+        self.progress.say(format!(
+            "{}, {}x, {}: {} ({run} of {})",
+            case.title(),
+            case.working_set(),
+            disk.name,
+            place.target.title(),
+            self.scene.plan.runs
+        ));
+        let mut commands = place.commands.clone();
+        let outcome = match self.scene.measure(case, place, run) {
+            Ok(told) => {
+                commands.extend(told.commands);
+                Outcome::Measured(told.figures)
+            }
+            Err(error) => {
+                self.scene.stop.check()?;
+                let outcome = outcome_of(error);
+                self.tell(&outcome, &format!("{}, {}: ", case.name(), place.target.title()));
+                outcome
+            }
+        };
+        self.keep(disk, case, place.target, run, commands, outcome)
+    }
+
+    fn keep(
+        &self,
+        disk: &Disk,
+        case: &Case,
+        target: Target,
+        run: u32,
+        commands: Vec<String>,
+        outcome: Outcome,
+    ) -> Result<()> {
+        self.progress.step();
+        let (disk, case) = (disk.name.clone(), case.clone());
+        self.scene.store.keep(&Record { disk, case, target, run, commands, outcome })
+    }
+
+    fn tell(&self, outcome: &Outcome, of: &str) {
+        match outcome {
+            Outcome::Measured(_) => {}
+            Outcome::NotInstalled { what } => self.progress.line(&format!("{of}{what}")),
+            Outcome::Failed { why } => self.progress.line(&format!("{of}{why}")),
+        }
+    }
+}
+
+fn outcome_of(error: NoPlace) -> Outcome {
+    match error {
+        NoPlace::NotInstalled(what) => Outcome::NotInstalled { what },
+        NoPlace::Failed(error) => Outcome::Failed { why: format!("{error:#}") },
+    }
+}

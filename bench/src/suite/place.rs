@@ -1,0 +1,283 @@
+//! A target that is set up: its directory, its daemon, its lenders, each in a control group that holds it to the
+//! memory that every row has.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rampool_protocol::size::ByteSize;
+
+use super::figures::Shares;
+use super::plan::{Disk, Plan, Target};
+use crate::group::{Controller, DiskLimit, Group};
+use crate::mounted::Mounted;
+use crate::passthrough;
+use crate::placement::Cpus;
+use crate::pool::{Client, Lender, MountPlan, Pool};
+use crate::status::ClientStatus;
+use crate::stop::Stop;
+use crate::tool::{Need, Running};
+
+/// Of a row's memory, for the application and for what the daemon needs besides its cache.
+pub(crate) const BESIDES_CACHE: u64 = 48 << 20;
+/// A lender's own, besides what it lends.
+const LENDER_OWN: u64 = 64 << 20;
+/// Lenders lend so many per cent of the working set: what is overwritten or left behind takes room as well.
+const LENT_PER_CENT: u64 = 115;
+
+/// One set-up. The order in which things end is the order of the fields.
+pub(crate) struct Place<'a> {
+    pub(crate) target: Target,
+    mount: Option<Mount>,
+    lenders: Vec<Lender>,
+    lender_groups: Vec<Group>,
+    pub(crate) group: Group,
+    /// Where the application and the daemon run, unless anywhere.
+    cpus: Option<Cpus>,
+    pool: &'a Pool,
+    source: PathBuf,
+    /// Where to work.
+    pub(crate) dir: PathBuf,
+    /// How it was set up, for the report.
+    pub(crate) commands: Vec<String>,
+}
+
+enum Mount {
+    Rampool(Client),
+    Other(Mounted),
+}
+
+/// Why there is none.
+pub(crate) enum NoPlace {
+    /// A program is missing.
+    NotInstalled(String),
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for NoPlace {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<'a> Place<'a> {
+    /// Sets a target up for a working set of so many bytes, with nothing in it.
+    pub(crate) fn new(
+        target: Target,
+        plan: &Plan,
+        bytes: u64,
+        pool: &'a Pool,
+        stop: &Stop,
+    ) -> Result<Self, NoPlace> {
+        let name = |part: &str| format!("rampool-bench-{}-{target}-{part}", std::process::id());
+        let source = pool.scratch().join(&format!("source-{target}"));
+        std::fs::create_dir_all(&source).context("cannot make a directory for the source")?;
+        let lent = bytes / 100 * LENT_PER_CENT;
+        let memory = match target {
+            Target::PageCacheTotal => plan.memory.0 + lent,
+            _ => plan.memory.0,
+        };
+        let group = Group::new(&name("client"), &[Controller::Memory, Controller::Disk])?;
+        group.limit_memory(memory)?;
+        let mut place = Self {
+            target,
+            mount: None,
+            lenders: Vec::new(),
+            lender_groups: Vec::new(),
+            group,
+            cpus: None,
+            pool,
+            dir: source.clone(),
+            source,
+            commands: Vec::new(),
+        };
+        for n in 0..target.lenders() {
+            let each = lent / u64::from(target.lenders());
+            let group = Group::new(&name(&format!("lender-{n}")), &[Controller::Memory])?;
+            group.limit_memory(each + LENDER_OWN)?;
+            let arguments = ["--lend", &each.to_string()];
+            place.commands.push(format!("rampool-server {}", arguments.join(" ")));
+            place.lenders.push(pool.lend_in(&group, &arguments, stop)?);
+            place.lender_groups.push(group);
+        }
+        place.mount(plan, stop)?;
+        if let Some((ours, lenders)) = Cpus::apart(plan.lender_cpus) {
+            for lender in &mut place.lenders {
+                lenders.hold_process(lender.daemon().pid());
+            }
+            match &mut place.mount {
+                Some(Mount::Rampool(client)) => ours.hold_process(client.daemon().pid()),
+                Some(Mount::Other(mounted)) => ours.hold_process(mounted.daemon().pid()),
+                None => {}
+            }
+            place.cpus = Some(ours);
+        }
+        Ok(place)
+    }
+
+    fn mount(&mut self, plan: &Plan, stop: &Stop) -> Result<(), NoPlace> {
+        let name = format!("mnt-{}", self.target);
+        let mountpoint = self.pool.scratch().join(&name);
+        let mount = match self.target {
+            Target::PageCache | Target::PageCacheTotal | Target::Direct => return Ok(()),
+            Target::Local | Target::Pool(_) => {
+                let servers: Vec<SocketAddr> =
+                    self.lenders.iter().map(|lender| lender.address).collect();
+                let cache = ByteSize(plan.memory.0 - BESIDES_CACHE);
+                let mount = MountPlan {
+                    servers: &servers,
+                    group: Some(&self.group),
+                    ..MountPlan::new(&self.source, &name, cache)
+                };
+                self.commands.push(format!(
+                    "rampool mount SOURCE MOUNTPOINT --cache-size {}{}",
+                    cache.bytes(),
+                    " --server LENDER".repeat(servers.len())
+                ));
+                Mount::Rampool(self.pool.mount(&mount, stop)?)
+            }
+            Target::Passthrough => {
+                let Some(program) = passthrough::find(None, None)? else {
+                    return Err(NoPlace::NotInstalled(
+                        "libfuse's passthrough (deploy/passthrough builds it)".to_owned(),
+                    ));
+                };
+                let command = passthrough::command(&program, &self.source, &mountpoint)?;
+                self.start("passthrough", command, &mountpoint, stop)?
+            }
+            Target::Rclone => {
+                let mut command = Command::new(installed("rclone")?);
+                command.arg("mount").arg(&self.source).arg(&mountpoint);
+                command.args(["--vfs-cache-mode", "full", "--cache-dir"]);
+                command.arg(self.pool.scratch().join("rclone-cache"));
+                self.start("rclone", command, &mountpoint, stop)?
+            }
+            Target::JuiceFs => {
+                let program = installed("juicefs")?;
+                let volume = format!("sqlite3://{}", self.source.join("meta.db").display());
+                let mut format = Command::new(&program);
+                format.args(["format", "--storage", "file", "--bucket"]).arg(&self.source);
+                format.args([&volume, "bench"]);
+                self.commands.push(shown(&format));
+                crate::binaries::output(format)?;
+                let cache = (plan.memory.0 - BESIDES_CACHE) >> 20;
+                let mut command = Command::new(&program);
+                command.args([
+                    "mount",
+                    "--cache-dir",
+                    "memory",
+                    "--cache-size",
+                    &cache.to_string(),
+                ]);
+                command.arg(&volume).arg(&mountpoint);
+                self.start("juicefs", command, &mountpoint, stop)?
+            }
+        };
+        self.dir = match &mount {
+            Mount::Rampool(client) => client.path().to_owned(),
+            Mount::Other(mounted) => mounted.path().to_owned(),
+        };
+        self.mount = Some(mount);
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        name: &'static str,
+        mut command: Command,
+        mountpoint: &Path,
+        stop: &Stop,
+    ) -> Result<Mount> {
+        self.commands.push(shown(&command));
+        self.group.place_in(&mut command)?;
+        Ok(Mount::Other(Mounted::start(name, command, mountpoint, stop)?))
+    }
+
+    /// The directory below a mount, where files are made without the mount's doing; none where the mount keeps
+    /// them in a way of its own.
+    pub(crate) fn source(&self) -> Option<&Path> {
+        (self.target != Target::JuiceFs).then_some(&*self.source)
+    }
+
+    /// Whether the application is to go round the page cache by itself.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.target == Target::Direct
+    }
+
+    /// From now on its disk is as fast as this.
+    pub(crate) fn limit(&self, disk: &Disk) -> Result<()> {
+        let iops = disk.iops.map(u64::from);
+        let bandwidth = disk.bandwidth.map(|size| size.0);
+        let limits = [
+            (DiskLimit::Reads, iops),
+            (DiskLimit::Writes, iops),
+            (DiskLimit::BytesRead, bandwidth),
+            (DiskLimit::BytesWritten, bandwidth),
+        ];
+        self.group.limit_disk(&self.source, &limits)
+    }
+
+    /// Waits until all that was evicted has been lent.
+    pub(crate) fn settle(&self, stop: &Stop) -> Result<()> {
+        if let Some(Mount::Rampool(client)) = &self.mount {
+            client.settle(stop)?;
+        }
+        Ok(())
+    }
+
+    /// What rampool says of itself; none of the others.
+    pub(crate) fn status(&self) -> Result<Option<ClientStatus>> {
+        match &self.mount {
+            Some(Mount::Rampool(client)) => client.status().map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Runs a command of the application in the row's group to its end, in a directory of its own.
+    pub(crate) fn run(
+        &self,
+        mut command: Command,
+        dir: &Path,
+        limit: Duration,
+        stop: &Stop,
+    ) -> Result<String> {
+        command.current_dir(dir);
+        self.group.place_in(&mut command)?;
+        if let Some(cpus) = self.cpus {
+            cpus.place(&mut command);
+        }
+        let ended = Running::start(command, &dir.join("output"))?.wait(limit, stop)?;
+        ended.result().map_err(anyhow::Error::msg)?;
+        Ok(ended.output)
+    }
+
+    /// Bytes that the row uses now, and that are lent to it.
+    pub(crate) fn memory(&self) -> Result<(u64, u64)> {
+        let lent = self.lenders.iter().map(|lender| Ok(lender.glance()?.held_bytes));
+        Ok((self.group.memory()?.used, lent.sum::<Result<u64>>()?))
+    }
+}
+
+/// The parts of the reads between two statuses.
+pub(crate) fn shares(before: &ClientStatus, after: &ClientStatus) -> Option<Shares> {
+    let layers = after.layers_since(before);
+    (layers.reads() > 0).then(|| Shares {
+        local: layers.share(&layers.local),
+        remote: layers.share(&layers.remote),
+        source: layers.share(&layers.source),
+    })
+}
+
+/// A program that is installed.
+pub(crate) fn installed(name: &'static str) -> Result<PathBuf, NoPlace> {
+    Need::of(name).find().map_err(|error| NoPlace::NotInstalled(error.to_string()))
+}
+
+/// As one would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = [program].into_iter().chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,30 @@
+//! One page that shows what was measured: words first, then drawings, tables, and what was typed.
+
+mod cells;
+mod draw;
+mod page;
+mod words;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+pub(crate) use self::cells::Cell;
+use super::store::Results;
+
+/// The page's name.
+pub(crate) const PAGE: &str = "report.html";
+const RAW: &str = "results.json";
+
+/// Draws the page of a directory of results into it.
+pub(crate) fn write(dir: &Path) -> Result<ExitCode> {
+    let results = Results::read(dir)?;
+    std::fs::write(dir.join(RAW), serde_json::to_string_pretty(&results)?)?;
+    std::fs::write(dir.join(PAGE), page::page(&results, RAW)?)?;
+    for sentence in words::sentences(&Cell::all(&results)) {
+        println!("{sentence}");
+    }
+    println!("{}", dir.join(PAGE).display());
+    Ok(ExitCode::SUCCESS)
+}
