@@ -60,6 +60,10 @@ pub(crate) struct MountArgs {
     /// Memory for the local cache, with all that belongs to it [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub(crate) cache_size: Option<String>,
+    /// What falls out of the cache: 'gated' stands scans and loops, 'lru' is the least recently used,
+    /// 's3-fifo' is between [default: gated]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
     /// A server that lends memory; may be given several times [port: 7167]
     #[arg(long = "server", value_name = "HOST[:PORT]")]
     pub(crate) servers: Vec<String>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 use fuser::MountOption;
+use rampool_policy::Kind;
 use rampool_protocol::certs::{Identity, Role};
 use rampool_protocol::endpoint::PORT_DEFAULT;
 use rampool_protocol::size::ByteSize;
@@ -30,6 +31,7 @@ pub(crate) struct Plan {
     pub(crate) source: PathBuf,
     pub(crate) mountpoint: PathBuf,
     pub(crate) cache: ByteSize,
+    pub(crate) policy: Kind,
     pub(crate) servers: Vec<ServerAddress>,
     /// Present if there are servers.
     pub(crate) identity: Option<Identity>,
@@ -83,6 +85,7 @@ impl Plan {
             source,
             mountpoint,
             cache: check_cache(args.cache_size.as_deref())?,
+            policy: check_policy(args.policy.as_deref())?,
             servers,
             identity,
             timeouts: check_timeouts(&args)?,
@@ -129,6 +132,7 @@ fn long_option(args: &mut MountArgs, option: &str) -> Result<(), Failure> {
     };
     match name.replace('-', "_").as_str() {
         "cache_size" => args.cache_size = Some(value.to_owned()),
+        "policy" => args.policy = Some(value.to_owned()),
         "server" => args.servers.push(value.to_owned()),
         "keys" => args.keys = Some(PathBuf::from(value)),
         "attr_timeout" => args.attr_timeout = Some(number("attr_timeout")?),
@@ -306,6 +310,11 @@ fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
     }
     let [attr, entry, negative] = checked;
     Ok(Timeouts { attr, entry, negative })
+}
+
+fn check_policy(given: Option<&str>) -> Result<Kind, Failure> {
+    let Some(name) = given else { return Ok(Kind::default()) };
+    name.parse().map_err(|error| Failure::usage(format!("--policy: {error}")))
 }
 
 fn check_threads(given: Option<usize>) -> Result<usize, Failure> {

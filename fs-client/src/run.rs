@@ -169,7 +169,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let remote = Arc::new(remote);
     let lend_to = remote.clone();
     let evicted = move |Evicted { key, block, seen }| lend_to.offer(Offer { key, block, seen });
-    let cache = LocalCache::new(cache_bytes, epochs, queue_max, evicted)
+    let cache = LocalCache::new(cache_bytes, plan.policy, epochs, queue_max, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
     Ok(Filesystem {
         source,

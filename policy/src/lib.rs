@@ -84,6 +84,12 @@ impl Kind {
         }
     }
 
+    /// Bytes that a policy keeps for each block at the worst, the value included: of the one that keeps most.
+    pub const fn bytes_a_block<K: Copy + Eq + Hash, V: Copy>() -> usize {
+        let (lru, fifos) = (Lru::<K, V>::BYTES_A_BLOCK, Fifos::<K, V>::BYTES_A_BLOCK);
+        if lru > fifos { lru } else { fifos }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Lru => "lru",

@@ -25,6 +25,11 @@ struct Placed<V> {
 }
 
 impl<K: Hash + Eq, V> Lru<K, V> {
+    /// Bytes for each block at the worst: the list node, in an allocation of its own whose size is rounded up; the
+    /// hash table's two pointers and control byte an entry, at the lowest load after it has grown.
+    pub(crate) const BYTES_A_BLOCK: usize =
+        (size_of::<K>() + size_of::<Placed<V>>() + 16).next_multiple_of(16) + 17 * 16 / 7;
+
     /// An empty one.
     pub fn new() -> Self {
         Self { blocks: LruCache::unbounded() }

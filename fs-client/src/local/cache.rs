@@ -58,22 +58,22 @@ struct Cached {
     streamed: bool,
 }
 
-/// Bytes that the index keeps for each block beside its 4 KiB, at the worst: the list node (40,
-/// allocated as 48), the hash table (two pointers and a control byte an entry, at the lowest load
-/// after growing: 17 / 0.4375), the holders' count and the free list (4 each), the owner (9).
+/// Bytes that the index keeps for each block beside its 4 KiB, at the worst: those of the policy, the
+/// holders' count and the free list (4 each), the owner (9).
 pub(crate) const fn metadata_bytes_per_block() -> usize {
-    48 + 39 + 4 + 4 + 9
+    Kind::bytes_a_block::<BlockKey, Cached>() + 4 + 4 + 9
 }
 
 impl LocalCache {
-    /// A cache that uses `cache_bytes` with its index; what falls out of it is given to
-    /// `evicted`, which must not block, may drop it, and holds `held_max` blocks at most. `epochs`
+    /// A cache that uses `cache_bytes` with its index; what falls out of it, as `policy` has it, is given
+    /// to `evicted`, which must not block, may drop it, and holds `held_max` blocks at most. `epochs`
     /// counts the writes.
     ///
     /// # Errors
     /// Those of mmap(2).
     pub(crate) fn new(
         cache_bytes: u64,
+        policy: Kind,
         epochs: Arc<Epochs>,
         held_max: usize,
         evicted: impl Fn(Evicted) + Send + Sync + 'static,
@@ -83,7 +83,9 @@ impl LocalCache {
         let shards = (slots as usize / SHARD_BLOCKS_MIN).clamp(1, SHARDS_MAX);
         Ok(Self {
             arena: Arena::new(slots)?,
-            shards: (0..shards).map(|_| Mutex::new(Kind::Lru.policy(0))).collect(),
+            shards: (0..shards)
+                .map(|_| Mutex::new(policy.policy(slots as usize / shards)))
+                .collect(),
             epochs,
             owners: Owners::new(slots as usize),
             evicted: Box::new(evicted),

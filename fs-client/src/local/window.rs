@@ -103,6 +103,8 @@ impl Drop for WriteWindow<'_> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use rampool_policy::Kind;
+
     use super::*;
     use crate::block::BlockIndex;
     use crate::epochs::Epochs;
@@ -113,7 +115,7 @@ mod tests {
     const LONG: u64 = 1 << 40;
 
     fn cache() -> LocalCache {
-        LocalCache::new(1 << 20, Arc::new(Epochs::new()), 0, drop).unwrap()
+        LocalCache::new(1 << 20, Kind::default(), Arc::new(Epochs::new()), 0, drop).unwrap()
     }
 
     fn key(n: u64) -> BlockKey {
@@ -190,9 +192,15 @@ mod tests {
         const HELD_MAX: usize = 2;
         let gone = Arc::new(Mutex::new(Vec::new()));
         let sink = gone.clone();
-        let cache = LocalCache::new(64 * 4220, Arc::new(Epochs::new()), HELD_MAX, move |evicted| {
-            sink.lock().unwrap().push((evicted.key, evicted.block[0]));
-        })
+        let cache = LocalCache::new(
+            64 * 4220,
+            Kind::Lru,
+            Arc::new(Epochs::new()),
+            HELD_MAX,
+            move |evicted| {
+                sink.lock().unwrap().push((evicted.key, evicted.block[0]));
+            },
+        )
         .unwrap();
         let capacity = cache.capacity_blocks() as u64;
         for n in 0..capacity + 3 {
@@ -207,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_stream_finds_what_the_index_holds_and_nothing_else() {
-        let cache = LocalCache::new(64 * 4220, Arc::new(Epochs::new()), 0, drop).unwrap();
+        let cache =
+            LocalCache::new(64 * 4220, Kind::default(), Arc::new(Epochs::new()), 0, drop).unwrap();
         let read = |from: u64, count: usize| {
             let mut found = Vec::new();
             let span = Span { first: BlockIndex(from), count };

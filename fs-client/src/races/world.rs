@@ -23,6 +23,8 @@ use crate::epochs::Epochs;
 use crate::filesystem::{Caller, Durability, Filesystem, Settings};
 use crate::handles::{FileHandle, HandleId, Handles};
 use crate::inodes::{Inode, Inodes, NodeId};
+use rampool_policy::Kind;
+
 use crate::local::{Evicted, Flights, LocalCache, Use, metadata_bytes_per_block};
 use crate::metrics::{Layer, Metrics};
 use crate::read::ReadReply;
@@ -138,7 +140,8 @@ impl World {
             source,
             handles: Handles::default(),
             behind: Behind::default(),
-            cache: LocalCache::new(cache_bytes, epochs, held_max, evicted).unwrap(),
+            cache: LocalCache::new(cache_bytes, Kind::default(), epochs, held_max, evicted)
+                .unwrap(),
             flights: Flights::default(),
             remote,
             workers: Workers::seats_only(100),
