@@ -14,6 +14,13 @@ pub(crate) enum Outcome {
     Failed { why: String },
 }
 
+impl Outcome {
+    /// With the reason and what led to it.
+    pub(crate) fn failed(error: &anyhow::Error) -> Self {
+        Self::Failed { why: format!("{error:#}") }
+    }
+}
+
 /// Of one stretch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figures {

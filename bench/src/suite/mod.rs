@@ -12,18 +12,18 @@ mod plan;
 mod report;
 mod store;
 
-pub(crate) use self::compare::compare;
-pub(crate) use self::report::write as report;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use self::case::Case;
+pub(crate) use self::compare::compare;
 use self::figures::Outcome;
 use self::load::Scene;
 use self::machine::Machine;
 use self::place::{NoPlace, Place};
 use self::plan::{Disk, Plan, Target};
+pub(crate) use self::report::write as report;
 use self::store::{Record, Store};
 use crate::binaries::Binaries;
 use crate::cli::Run;
@@ -67,8 +67,7 @@ impl Group<'_> {
         let plan = self.scene.plan;
         let mut places = Vec::new();
         for &target in &plan.targets {
-            let open = self.open(target);
-            if open.is_empty() {
+            if !self.is_open(target) {
                 continue;
             }
             self.scene.stop.check()?;
@@ -78,20 +77,23 @@ impl Group<'_> {
                 Err(error) => {
                     self.scene.stop.check()?;
                     let outcome = outcome_of(error);
-                    self.tell(&outcome, &format!("{}: ", target.title()));
-                    for (disk, case, run) in open {
-                        self.keep(disk, case, target, run, Vec::new(), outcome.clone())?;
+                    for disk in &plan.disks {
+                        self.leave_out(disk, target, &outcome)?;
                     }
                 }
             }
         }
         for disk in &plan.disks {
+            let mut limited = Vec::new();
             for place in &places {
-                place.limit(disk)?;
+                match place.limit(disk) {
+                    Ok(()) => limited.push(place),
+                    Err(error) => self.leave_out(disk, place.target, &Outcome::failed(&error))?,
+                }
             }
             for case in self.cases {
                 for run in 1..=plan.runs {
-                    for place in &places {
+                    for place in &limited {
                         self.measure(disk, case, place, run)?;
                     }
                 }
@@ -100,22 +102,36 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// What is still to be measured of a target.
-    fn open(&self, target: Target) -> Vec<(&Disk, &Case, u32)> {
-        let plan = self.scene.plan;
-        let mut open = Vec::new();
-        for disk in &plan.disks {
-            for case in self.cases {
-                for run in 1..=plan.runs {
-                    if self.scene.store.has(&disk.name, case, target, run) {
-                        self.progress.step();
-                    } else {
-                        open.push((disk, case, run));
-                    }
-                }
+    /// Whether anything is still to be measured of a target; what is not is a step done.
+    fn is_open(&self, target: Target) -> bool {
+        let disks = self.scene.plan.disks.iter();
+        let missing = disks.map(|disk| {
+            let done = self.runs().filter(|(case, run)| self.has(disk, case, target, *run)).count();
+            (0..done).for_each(|_| self.progress.step());
+            self.runs().count() - done
+        });
+        missing.sum::<usize>() > 0
+    }
+
+    /// Every run of every case.
+    fn runs(&self) -> impl Iterator<Item = (&Case, u32)> {
+        let runs = self.scene.plan.runs;
+        self.cases.iter().flat_map(move |case| (1..=runs).map(move |run| (case, run)))
+    }
+
+    fn has(&self, disk: &Disk, case: &Case, target: Target, run: u32) -> bool {
+        self.scene.store.has(&disk.name, case, target, run)
+    }
+
+    /// Notes why a target has no figures on a disk.
+    fn leave_out(&self, disk: &Disk, target: Target, outcome: &Outcome) -> Result<()> {
+        self.tell(outcome, &format!("{}, {}: ", target.title(), disk.name));
+        for (case, run) in self.runs() {
+            if !self.has(disk, case, target, run) {
+                self.keep(disk, case, target, run, Vec::new(), outcome.clone())?;
             }
         }
-        open
+        Ok(())
     }
 
     fn set_up(&self, target: Target) -> Result<Place<'_>, NoPlace> {
@@ -128,7 +144,7 @@ impl Group<'_> {
     }
 
     fn measure(&self, disk: &Disk, case: &Case, place: &Place<'_>, run: u32) -> Result<()> {
-        if self.scene.store.has(&disk.name, case, place.target, run) {
+        if self.has(disk, case, place.target, run) {
             return Ok(());
         }
         self.scene.stop.check()?;
@@ -182,6 +198,6 @@ impl Group<'_> {
 fn outcome_of(error: NoPlace) -> Outcome {
     match error {
         NoPlace::NotInstalled(what) => Outcome::NotInstalled { what },
-        NoPlace::Failed(error) => Outcome::Failed { why: format!("{error:#}") },
+        NoPlace::Failed(error) => Outcome::failed(&error),
     }
 }

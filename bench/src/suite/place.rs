@@ -1,6 +1,7 @@
 //! A target that is set up: its directory, its daemon, its lenders, each in a control group that holds it to the
 //! memory that every row has.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,6 +35,8 @@ pub(crate) struct Place<'a> {
     lenders: Vec<Lender>,
     lender_groups: Vec<Group>,
     pub(crate) group: Group,
+    /// Whether its disk is held back now.
+    is_limited: Cell<bool>,
     /// Where the application and the daemon run, unless anywhere.
     cpus: Option<Cpus>,
     pool: &'a Pool,
@@ -73,6 +76,10 @@ impl<'a> Place<'a> {
     ) -> Result<Self, NoPlace> {
         let name = |part: &str| format!("rampool-bench-{}-{target}-{part}", std::process::id());
         let source = pool.scratch().join(&format!("source-{target}"));
+        if source.exists() {
+            // Of a set-up before this one.
+            std::fs::remove_dir_all(&source).context("cannot clear the source")?;
+        }
         std::fs::create_dir_all(&source).context("cannot make a directory for the source")?;
         let lent = bytes / 100 * LENT_PER_CENT;
         let memory = match target {
@@ -87,6 +94,7 @@ impl<'a> Place<'a> {
             lenders: Vec::new(),
             lender_groups: Vec::new(),
             group,
+            is_limited: Cell::new(false),
             cpus: None,
             pool,
             dir: source.clone(),
@@ -216,6 +224,13 @@ impl<'a> Place<'a> {
             (DiskLimit::BytesRead, bandwidth),
             (DiskLimit::BytesWritten, bandwidth),
         ];
+        let limits: Vec<_> = match self.is_limited.replace(iops.or(bandwidth).is_some()) {
+            true => limits.to_vec(),
+            false => limits.into_iter().filter(|(_, value)| value.is_some()).collect(),
+        };
+        if limits.is_empty() {
+            return Ok(());
+        }
         self.group.limit_disk(&self.source, &limits)
     }
 
