@@ -24,7 +24,7 @@ impl Outcome {
 /// Of one stretch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figures {
-    /// Operations a second, in the unit of the case.
+    /// Operations a second.
     pub(crate) per_second: f64,
     /// Where operations are reads and writes.
     pub(crate) bytes_per_second: Option<f64>,

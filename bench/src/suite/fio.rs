@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use super::case::FioCase;
+use super::case::Case;
 use super::figures::{Figures, Latency};
 use super::plan::{Access, Mix, Spread};
 
@@ -19,7 +19,7 @@ const LOG_EVERY_MS: u64 = 500;
 const WARM_BLOCK: &str = "64k";
 
 /// The job file of a measured stretch.
-pub(crate) fn job(case: &FioCase, file: &Path, direct: bool, seconds: u32) -> String {
+pub(crate) fn job(case: &Case, file: &Path, direct: bool, seconds: u32) -> String {
     let pattern = match (case.access, case.mix) {
         (Access::Random, Mix::Read) => "randread",
         (Access::Random, Mix::Write) => "randwrite",
@@ -136,8 +136,8 @@ mod tests {
     use super::*;
     use crate::suite::plan::Size;
 
-    fn case() -> FioCase {
-        FioCase {
+    fn case() -> Case {
+        Case {
             access: Access::Random,
             mix: Mix::Mixed,
             block: Size(4096),
@@ -163,7 +163,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
-        let order = FioCase { access: Access::Sequential, mix: Mix::Read, ..case() };
+        let order = Case { access: Access::Sequential, mix: Mix::Read, ..case() };
         assert!(job(&order, Path::new("/m"), true, 5).contains("offset_increment=6%"));
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::case::{Case, FioCase};
+use super::case::Case;
 use super::figures::Figures;
 use super::fio;
 use super::place::{NoPlace, Place, installed, shares, shown};
@@ -37,39 +37,28 @@ pub(crate) struct Told {
 impl Scene<'_> {
     /// Bytes of a case's working set.
     pub(crate) fn bytes(&self, case: &Case) -> u64 {
-        let bytes = self.plan.memory.0 as f64 * case.working_set();
+        let bytes = self.plan.memory.0 as f64 * case.working_set;
         // Whole MiB, so that every block size divides it.
         (bytes as u64).next_multiple_of(1 << 20)
     }
 
     /// Makes the files of `case`, and of the other cases on the same files.
     pub(crate) fn prepare(&self, case: &Case, place: &Place<'_>) -> Result<(), NoPlace> {
-        match case {
-            Case::Fio(_) => {
-                installed("fio")?;
-                let bytes = self.bytes(case);
-                let path = place.source().unwrap_or(&place.dir).join(DATA);
-                Scratch::random_file_at(&path, bytes, 1)?;
-                Ok(())
-            }
-            _ => Err(NoPlace::NotInstalled("this workload".to_owned())),
-        }
+        installed("fio")?;
+        let path = place.source().unwrap_or(&place.dir).join(DATA);
+        Scratch::random_file_at(&path, self.bytes(case), 1)?;
+        Ok(())
     }
 
     /// Reads everything, on a disk that is not held back, until the caches hold what they can.
-    pub(crate) fn warm(&self, case: &Case, place: &Place<'_>) -> Result<(), NoPlace> {
-        match case {
-            Case::Fio(_) => {
-                let text = fio::warming(&place.dir.join(DATA), place.is_direct());
-                // What the first pass had to leave out, the second may send.
-                for _ in 0..if place.target.lenders() > 0 { 2 } else { 1 } {
-                    self.fio(&format!("{}-warming.fio", place.target), &text, place)?;
-                    place.settle(self.stop)?;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+    pub(crate) fn warm(&self, place: &Place<'_>) -> Result<(), NoPlace> {
+        let text = fio::warming(&place.dir.join(DATA), place.is_direct());
+        // What the first pass had to leave out, the second may send.
+        for _ in 0..if place.target.lenders() > 0 { 2 } else { 1 } {
+            self.fio(&format!("{}-warming.fio", place.target), &text, place)?;
+            place.settle(self.stop)?;
         }
+        Ok(())
     }
 
     /// One measured stretch.
@@ -80,20 +69,17 @@ impl Scene<'_> {
         run: u32,
     ) -> Result<Told, NoPlace> {
         let before = place.status()?;
-        let mut told = match case {
-            Case::Fio(case) => self.measure_fio(case, place, run)?,
-            _ => return Err(NoPlace::NotInstalled("this workload".to_owned())),
-        };
+        let mut told = self.measure_fio(case, place, run)?;
         let after = place.status()?;
         told.figures.layers = before.zip(after).and_then(|(before, after)| shares(&before, &after));
         (told.figures.memory_bytes, told.figures.lent_bytes) = place.memory()?;
         Ok(told)
     }
 
-    fn measure_fio(&self, case: &FioCase, place: &Place<'_>, run: u32) -> Result<Told, NoPlace> {
+    fn measure_fio(&self, case: &Case, place: &Place<'_>, run: u32) -> Result<Told, NoPlace> {
         let file = place.dir.join(DATA);
         let text = fio::job(case, &file, place.is_direct(), self.plan.seconds);
-        let name = format!("{}-{}-{run}.fio", Case::Fio(case.clone()).name(), place.target);
+        let name = format!("{}-{}-{run}.fio", case.name(), place.target);
         let (printed, command, logs) = self.fio(&name, &text, place)?;
         let mut figures = fio::figures(&printed)?;
         figures.timeline = fio::timeline(logs);

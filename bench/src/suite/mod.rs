@@ -45,8 +45,8 @@ pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
     let scene = Scene { plan: &plan, pool: &pool, store: &store, stop };
     let mut left: &[Case] = &cases;
     while let Some(first) = left.first() {
-        // Cases on the same files follow each other.
-        let count = left.iter().take_while(|case| case.files() == first.files()).count();
+        // Those on a file of the same size follow each other.
+        let count = left.iter().take_while(|case| case.working_set == first.working_set).count();
         let (group, rest) = left.split_at(count);
         Group { cases: group, scene: &scene, progress: &progress }.run()?;
         left = rest;
@@ -139,7 +139,7 @@ impl Group<'_> {
         let first = &self.cases[0];
         let place = Place::new(target, scene.plan, scene.bytes(first), scene.pool, scene.stop)?;
         scene.prepare(first, &place)?;
-        scene.warm(first, &place)?;
+        scene.warm(&place)?;
         Ok(place)
     }
 
@@ -151,7 +151,7 @@ impl Group<'_> {
         self.progress.say(format!(
             "{}, {}x, {}: {} ({run} of {})",
             case.title(),
-            case.working_set(),
+            case.working_set,
             disk.name,
             place.target.title(),
             self.scene.plan.runs

@@ -40,10 +40,6 @@ pub(crate) struct Plan {
     /// Who asks.
     #[serde(default)]
     pub(crate) fio: Vec<FioPlan>,
-    #[serde(default)]
-    pub(crate) filebench: Vec<FilebenchPlan>,
-    #[serde(default)]
-    pub(crate) application: Vec<ApplicationPlan>,
 }
 
 /// How fast the source's disk may be.
@@ -124,57 +120,6 @@ pub(crate) enum Spread {
     Zipf,
 }
 
-/// Of filebench.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct FilebenchPlan {
-    pub(crate) personality: Vec<Personality>,
-    /// Times the memory.
-    pub(crate) working_set: Vec<f64>,
-}
-
-/// What filebench plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Personality {
-    FileServer,
-    WebServer,
-    WebProxy,
-    VarMail,
-    VideoServer,
-    Oltp,
-    RandomRead,
-}
-
-/// Of applications.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct ApplicationPlan {
-    pub(crate) program: Vec<Program>,
-    /// Times the memory.
-    pub(crate) working_set: Vec<f64>,
-}
-
-/// What people run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Program {
-    /// PostgreSQL, pgbench's own transactions.
-    Pgbench,
-    /// PostgreSQL, its selects only.
-    PgbenchSelect,
-    /// SQLite: look-ups by key.
-    Sqlite,
-    /// Redis, loading its dump.
-    RedisLoad,
-    /// `grep -r`.
-    Grep,
-    /// `git status`.
-    GitStatus,
-    /// A cargo build.
-    CargoBuild,
-}
-
 /// A size as people write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Size(pub(crate) u64);
@@ -219,8 +164,7 @@ impl Plan {
         };
         whole("[[disk]]", self.disks.is_empty())?;
         whole("targets", self.targets.is_empty())?;
-        let asks = [self.fio.len(), self.filebench.len(), self.application.len()];
-        whole("[[fio]], [[filebench]] or [[application]]", asks == [0; 3])?;
+        whole("[[fio]]", self.fio.is_empty())?;
         if !(1..=100).contains(&self.runs) || !(1..=3600).contains(&self.seconds) {
             bail!("runs are 1 to 100, seconds 1 to 3600");
         }
@@ -236,10 +180,7 @@ impl Plan {
                 bail!("the disk '{}' does nothing", disk.name);
             }
         }
-        let of_fio = self.fio.iter().flat_map(|plan| &plan.working_set);
-        let of_filebench = self.filebench.iter().flat_map(|plan| &plan.working_set);
-        let of_applications = self.application.iter().flat_map(|plan| &plan.working_set);
-        for &times in of_fio.chain(of_filebench).chain(of_applications) {
+        for &times in self.fio.iter().flat_map(|plan| &plan.working_set) {
             if !(0.1..=64.0).contains(&times) {
                 bail!("a working set is 0.1 to 64 times the memory, not {times}");
             }

@@ -11,6 +11,9 @@ use crate::suite::plan::Size;
 use crate::suite::store::Results;
 use crate::table::us;
 
+/// What is counted.
+const UNIT: &str = "operations/s";
+
 const STYLE: &str = "
 :root { color-scheme: light; --line: #d8d8d8; --soft: #666; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; color: #1a1a1a; background: #fff; }
@@ -68,7 +71,7 @@ fn section(cells: &[&Cell<'_>]) -> Result<Markup> {
     for disk in in_order(cells.iter().map(|cell| cell.disk)) {
         let of: Vec<&Cell<'_>> = cells.iter().copied().filter(|cell| cell.disk == disk).collect();
         let drawings = [
-            by_working_set(&of, first.case.unit(), |cell: &Cell<'_>| cell.per_second())?,
+            by_working_set(&of, UNIT, |cell: &Cell<'_>| cell.per_second())?,
             by_working_set(&of, "p50, us", |cell| Some(cell.latency()?[0]))?,
             by_working_set(&of, "p99, us", |cell| Some(cell.latency()?[1]))?,
             by_working_set(&of, "p99.9, us", |cell| Some(cell.latency()?[2]))?,
@@ -101,7 +104,7 @@ fn by_working_set(
     let mut lines: Vec<Line> = Vec::new();
     for cell in cells {
         let Some(spread) = value(cell) else { continue };
-        let point = (cell.case.working_set(), spread);
+        let point = (cell.case.working_set, spread);
         let name = cell.target.title();
         match lines.iter_mut().find(|line| line.name == name) {
             Some(line) => line.points.push(point),
@@ -121,8 +124,8 @@ fn by_working_set(
 /// What each did over time, by working set.
 fn timelines(cells: &[&Cell<'_>]) -> Result<Vec<(String, String)>> {
     let mut drawings = Vec::new();
-    for set in in_order(cells.iter().map(|cell| cell.case.working_set().to_string())) {
-        let of = cells.iter().filter(|cell| cell.case.working_set().to_string() == set);
+    for set in in_order(cells.iter().map(|cell| cell.case.working_set.to_string())) {
+        let of = cells.iter().filter(|cell| cell.case.working_set.to_string() == set);
         let lines: Vec<Line> = of
             .filter(|cell| cell.timeline().len() > 1)
             .map(|cell| {
@@ -135,7 +138,7 @@ fn timelines(cells: &[&Cell<'_>]) -> Result<Vec<(String, String)>> {
             })
             .collect();
         if !lines.is_empty() {
-            let axes = Axes { x: "seconds", y: "operations/s", x_in_powers: false };
+            let axes = Axes { x: "seconds", y: UNIT, x_in_powers: false };
             drawings.push((format!("working set {set}x"), draw::lines(&lines, &axes)?));
         }
     }
@@ -143,13 +146,12 @@ fn timelines(cells: &[&Cell<'_>]) -> Result<Vec<(String, String)>> {
 }
 
 fn table(cells: &[&Cell<'_>]) -> Markup {
-    let unit = cells.first().map_or("", |cell| cell.case.unit());
     html! {
         div.scroll {
             table {
                 thead {
                     tr {
-                        th { "working set" } th.left { "target" } th { (unit) } th { "least to most" } th { "MiB/s" }
+                        th { "working set" } th.left { "target" } th { (UNIT) } th { "least to most" } th { "MiB/s" }
                         th { "p50" } th { "p99" } th { "p99.9" } th { "local / remote / source" } th { "memory" } th { "lent" }
                     }
                 }
@@ -163,7 +165,7 @@ fn row(cell: &Cell<'_>) -> Markup {
     let latency = |n: usize| us(cell.latency().map(|latency| latency[n].median));
     html! {
         tr {
-            td { (cell.case.working_set()) "x" }
+            td { (cell.case.working_set) "x" }
             td.left { (cell.target.title()) }
             @match cell.per_second() {
                 Some(spread) => {
@@ -212,7 +214,7 @@ fn commands(cells: &[Cell<'_>]) -> Markup {
         details {
             summary { "Every command" }
             @for cell in cells {
-                p { (cell.case.title()) ", " (cell.case.working_set()) "x, " (cell.disk) ", " (cell.target.title()) ":" }
+                p { (cell.case.title()) ", " (cell.case.working_set) "x, " (cell.disk) ", " (cell.target.title()) ":" }
                 @for command in cell.commands() { div { code { (command) } } }
             }
         }

@@ -33,7 +33,7 @@ pub(crate) fn sentences(cells: &[Cell<'_>]) -> Vec<String> {
             sentences.push(format!(
                 "{}, working set {} times the memory, disk '{}': {} does {}.",
                 cell.case.title(),
-                cell.case.working_set(),
+                cell.case.working_set,
                 cell.disk,
                 cell.target.title(),
                 compared.join(", ")
