@@ -6,7 +6,7 @@ mod trace;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use comfy_table::Cell;
 use rampool_policy::Kind;
 use serde::Serialize;
@@ -61,9 +61,13 @@ struct Report {
 pub(crate) fn run(options: &Policy, stop: &Stop) -> Result<ExitCode> {
     let steps = options.traces.len() * options.sizes.len() * (Kind::ALL.len() + 1);
     let progress = Progress::new(steps as u64);
+    let block_bytes = options.block_size.bytes();
+    if block_bytes < 512 {
+        bail!("--block-size {}: a sector, 512 bytes, is the least", options.block_size);
+    }
     let mut rows = Vec::new();
     for path in &options.traces {
-        let trace = Trace::read(path, options.block_size.bytes().max(1))?;
+        let trace = Trace::read(path, block_bytes)?;
         for size in &options.sizes {
             rows.push(replay(&trace, *size, options.remote, &progress, stop)?);
         }
@@ -130,6 +134,7 @@ impl Report {
         header.extend(names.iter().map(String::as_str));
         header.push("optimum");
         let mut hits = table(&header, 1);
+        header[4 + names.len()] = "lent";
         let mut both = table(&header, 1);
         for row in &self.rows {
             let count = |number: usize| grouped(number as u64);
@@ -145,17 +150,18 @@ impl Report {
                     format!("{} + {}", percent(*local), percent(*remote))
                 });
                 both.add_row(
-                    begin.iter().cloned().chain(tiers).chain([String::new()]).map(Cell::new),
+                    begin
+                        .iter()
+                        .cloned()
+                        .chain(tiers)
+                        .chain([count(row.remote_blocks)])
+                        .map(Cell::new),
                 );
             }
         }
         println!("Hit ratios:\n\n{hits}\n");
         if self.rows.iter().any(|row| !row.tiers.is_empty()) {
-            let remote = self.rows.first().map_or(0, |row| row.remote_blocks);
-            println!(
-                "Local + remote, with {} blocks lent beside the first:\n\n{both}\n",
-                grouped(remote as u64)
-            );
+            println!("Hit ratios of the local cache + of what is lent:\n\n{both}\n");
         }
         let mut scores =
             table(&["policy", "mean hit ratio", "below the optimum", "best of all in"], 1);
