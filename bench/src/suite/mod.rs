@@ -189,7 +189,9 @@ impl Group<'_> {
     fn tell(&self, outcome: &Outcome, of: &str) {
         match outcome {
             Outcome::Measured(_) => {}
-            Outcome::NotInstalled { what } => self.progress.line(&format!("{of}{what}")),
+            Outcome::NotInstalled { what } => {
+                self.progress.line(&format!("{of}not installed: {what}"))
+            }
             Outcome::Failed { why } => self.progress.line(&format!("{of}{why}")),
         }
     }

@@ -287,7 +287,7 @@ pub(crate) fn shares(before: &ClientStatus, after: &ClientStatus) -> Option<Shar
 
 /// A program that is installed.
 pub(crate) fn installed(name: &'static str) -> Result<PathBuf, NoPlace> {
-    Need::of(name).find().map_err(|error| NoPlace::NotInstalled(error.to_string()))
+    Need::of(name).find().map_err(|_| NoPlace::NotInstalled(name.to_owned()))
 }
 
 /// As one would type it.
