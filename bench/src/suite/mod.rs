@@ -190,7 +190,7 @@ impl Group<'_> {
         match outcome {
             Outcome::Measured(_) => {}
             Outcome::NotInstalled { what } => {
-                self.progress.line(&format!("{of}not installed: {what}"))
+                self.progress.line(&format!("{of}not installed: {what}"));
             }
             Outcome::Failed { why } => self.progress.line(&format!("{of}{why}")),
         }
