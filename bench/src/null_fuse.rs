@@ -83,7 +83,6 @@ impl Filesystem for NullFilesystem {
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_HANDLE_KILLPRIV,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ] {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::caller::{Caller, Deed, with_umask};
+use crate::caller::{Deed, with_umask};
 use crate::filesystem::{Filesystem, NodeEntry, Result};
 use crate::handles::{FileHandle, HandleId};
 use crate::inodes::{Inode, NodeId};
@@ -48,7 +48,7 @@ impl Filesystem {
     }
 
     /// Opens a regular file, and looks whether its contents are still those that are cached.
-    pub(crate) fn open(&self, id: NodeId, flags: OFlags, caller: Caller) -> Result<HandleId> {
+    pub(crate) fn open(&self, id: NodeId, flags: OFlags) -> Result<HandleId> {
         let inode = self.inode(id)?;
         let node = inode.node()?;
         let stat = inode.contents.revalidate(node.as_fd())?;
@@ -57,12 +57,9 @@ impl Filesystem {
             // again, however long it may keep names, and opens what has the name now.
             return Err(Errno::STALE);
         }
-        if flags.contains(OFlags::TRUNC) {
-            self.change_whole(&inode, caller, || self.source.open_written(node.as_fd(), flags))?;
-        }
         let reads = self.reads(flags);
         if writes(flags) {
-            let written = self.source.open_written(node.as_fd(), flags - OFlags::TRUNC)?;
+            let written = self.source.open_written(node.as_fd(), flags)?;
             return Ok(self.handles.add_file(FileHandle::written(inode, reads, written)));
         }
         // Whoever only reads is to hear of errors now.

@@ -296,11 +296,11 @@ impl fuser::Filesystem for FuseFront {
         });
     }
 
-    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (flags, caller) = (open_flags(flags.0), caller(req));
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let flags = open_flags(flags.0);
         self.run(
             reply,
-            move |filesystem, _| filesystem.open(NodeId(ino.0), flags, caller),
+            move |filesystem, _| filesystem.open(NodeId(ino.0), flags),
             |_, reply, handle| reply.opened(FileHandle(handle.0), OPEN_FLAGS),
         );
     }

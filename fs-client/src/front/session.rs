@@ -8,8 +8,10 @@ const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// Requests that the kernel may send without anybody waiting for each.
 const BACKGROUND_MAX: u16 = 64;
 
-/// What we ask for, where the kernel offers it.
-const CAPABILITIES: [InitFlags; 10] = [
+/// What we ask for, where the kernel offers it. Not for `FUSE_ATOMIC_O_TRUNC`: the open would empty
+/// the file before the kernel sees that it is a program that runs (ETXTBSY). Without it the kernel
+/// opens first, and then cuts the file to nothing.
+const CAPABILITIES: [InitFlags; 9] = [
     // Parts of one large direct read or write travel at the same time.
     InitFlags::FUSE_ASYNC_DIO,
     // Look-ups and listings of one directory go on at the same time.
@@ -19,8 +21,6 @@ const CAPABILITIES: [InitFlags; 10] = [
     // Listings bring the attributes along, when somebody wants them.
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
-    // O_TRUNC comes with the open, as one step.
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     // Set-user-id bits are taken away here or by the source.
     InitFlags::FUSE_HANDLE_KILLPRIV,
     // The kernel looks at ACLs when it checks permissions.

@@ -104,15 +104,14 @@ impl Source {
         }
     }
 
-    /// Opens a regular file for writing, and empties it if `flags` hold O_TRUNC. Each write says
-    /// for itself whether it appends and how durable it is to be.
+    /// Opens a regular file for writing. Each write says for itself whether it appends and how
+    /// durable it is to be.
     pub(crate) fn open_written(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<WrittenFile> {
         let mode = if flags.contains(OFlags::RDWR) { OFlags::RDWR } else { OFlags::WRONLY };
-        let wanted = mode | flags & OFlags::TRUNC;
-        let file = match self.reopen(node, wanted) {
+        let file = match self.reopen(node, mode) {
             // A file that may only be appended to (chattr +a).
             Err(Errno::PERM) if flags.contains(OFlags::APPEND) => {
-                self.reopen(node, wanted | OFlags::APPEND)?
+                self.reopen(node, mode | OFlags::APPEND)?
             }
             opened => opened?,
         };

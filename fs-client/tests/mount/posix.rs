@@ -5,12 +5,12 @@
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{
@@ -493,7 +493,37 @@ fn files_are_opened_as_their_flags_say() {
         seen.note(block.iter().all(|&byte| byte == 7));
         let exec = dir.join("run");
         fs::copy("/bin/true", &exec).unwrap();
-        seen.note(Command::new(&exec).status().map(|status| status.code()).map_err(|e| e.kind()));
+        seen.note(spawn_copied(&mut Command::new(&exec)).wait().map(|status| status.code()).ok());
+    });
+}
+
+/// Starts a program that was just written. A child of another test may hold it open for writing
+/// until it is a program itself.
+fn spawn_copied(command: &mut Command) -> Child {
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {}
+            running => break running.unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_program_that_runs_is_not_changed() {
+    same_on_both(|dir, seen| {
+        let path = dir.join("run");
+        fs::copy("/bin/sleep", &path).unwrap();
+        let mut running = spawn_copied(Command::new(&path).arg("60"));
+        for flags in [OFlags::WRONLY, OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY] {
+            let flags = flags | OFlags::TRUNC | OFlags::CLOEXEC;
+            seen.note(rustix::fs::open(&path, flags, Mode::empty()).map(drop));
+        }
+        seen.note(rustix::fs::open(&path, OFlags::RDWR, Mode::empty()).map(drop));
+        seen.note(crc(&fs::read(&path).unwrap()));
+        running.kill().unwrap();
+        seen.note(running.wait().unwrap().code());
+        seen.note(rustix::fs::open(&path, OFlags::TRUNC, Mode::empty()).map(drop));
+        seen.note(fs::metadata(&path).unwrap().len());
     });
 }
 
