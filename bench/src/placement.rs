@@ -42,6 +42,17 @@ impl Placement {
 }
 
 impl Cpus {
+    /// One for each.
+    pub(crate) fn each() -> impl Iterator<Item = Self> {
+        let all = sched_getaffinity(None).unwrap_or_else(|_| every_cpu());
+        let numbers = (0..CpuSet::MAX_CPU).filter(move |&cpu| all.is_set(cpu));
+        numbers.map(|number| {
+            let mut one = CpuSet::new();
+            one.set(number);
+            Self(one)
+        })
+    }
+
     /// All but the first; none where there is one only.
     pub(crate) fn all_but_first() -> Option<Self> {
         let mut cpus = sched_getaffinity(None).unwrap_or_else(|_| every_cpu());

@@ -68,7 +68,7 @@ fn changes(old: &Results, new: &Results) -> Vec<Change> {
         })?;
         let (from, to) = (before.per_second()?, after.per_second()?);
         Some(Change {
-            case: before.case.title(),
+            case: before.case.workload.title(),
             working_set: before.case.working_set,
             disk: before.disk.to_owned(),
             target: before.target.title(),

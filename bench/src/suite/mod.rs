@@ -3,14 +3,14 @@
 mod case;
 mod compare;
 mod figures;
-mod fio;
-mod load;
 mod machine;
 mod nearest;
 mod place;
 mod plan;
 mod report;
 mod store;
+mod target;
+mod work;
 
 use std::process::ExitCode;
 
@@ -19,12 +19,14 @@ use anyhow::Result;
 use self::case::Case;
 pub(crate) use self::compare::compare;
 use self::figures::Outcome;
-use self::load::Scene;
 use self::machine::Machine;
 use self::place::{NoPlace, Place};
-use self::plan::{Disk, Plan, Target};
+use self::plan::{Disk, Plan};
 pub(crate) use self::report::write as report;
 use self::store::{Record, Store};
+use self::target::Target;
+use self::work::Scene;
+use crate::awake::Awake;
 use crate::binaries::Binaries;
 use crate::cli::Run;
 use crate::pool::Pool;
@@ -40,13 +42,14 @@ pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
     let store = Store::open(&options.out, &plan, &machine)?;
     let pool = Pool::new(binaries, Scratch::new(&options.place.dir)?)?;
     let cases = Case::all(&plan);
-    let cells = cases.len() * plan.disks.len() * plan.targets.len() * plan.runs as usize;
-    let progress = Progress::new(cells as u64);
+    let suiting = |case: &Case| plan.targets.iter().filter(|&&t| case.workload.suits(t)).count();
+    let cells: usize = cases.iter().map(suiting).sum();
+    let progress = Progress::new((cells * plan.disks.len() * plan.runs as usize) as u64);
     let scene = Scene { plan: &plan, pool: &pool, store: &store, stop };
+    let _awake = plan.awake.then(Awake::all).transpose()?;
     let mut left: &[Case] = &cases;
     while let Some(first) = left.first() {
-        // Those on a file of the same size follow each other.
-        let count = left.iter().take_while(|case| case.working_set == first.working_set).count();
+        let count = left.iter().take_while(|case| case.shares_files_with(first)).count();
         let (group, rest) = left.split_at(count);
         Group { cases: group, scene: &scene, progress: &progress }.run()?;
         left = rest;
@@ -67,7 +70,7 @@ impl Group<'_> {
         let plan = self.scene.plan;
         let mut places = Vec::new();
         for &target in &plan.targets {
-            if !self.is_open(target) {
+            if !self.cases[0].workload.suits(target) || !self.is_open(target) {
                 continue;
             }
             self.scene.stop.check()?;
@@ -137,9 +140,11 @@ impl Group<'_> {
     fn set_up(&self, target: Target) -> Result<Place<'_>, NoPlace> {
         let scene = self.scene;
         let first = &self.cases[0];
-        let place = Place::new(target, scene.plan, scene.bytes(first), scene.pool, scene.stop)?;
+        let bytes = scene.bytes(first);
+        let own = first.workload.own_memory(bytes);
+        let place = Place::new(target, scene.plan, bytes, own, scene.pool, scene.stop)?;
         scene.prepare(first, &place)?;
-        scene.warm(&place)?;
+        scene.warm(first, &place)?;
         Ok(place)
     }
 
@@ -150,7 +155,7 @@ impl Group<'_> {
         self.scene.stop.check()?;
         self.progress.say(format!(
             "{}, {}x, {}: {} ({run} of {})",
-            case.title(),
+            case.workload.title(),
             case.working_set,
             disk.name,
             place.target.title(),

@@ -5,13 +5,13 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rampool_protocol::size::ByteSize;
 
 use super::figures::Shares;
-use super::plan::{Disk, Plan, Target};
+use super::plan::{Disk, Plan};
+use super::target::Target;
 use crate::group::{Controller, DiskLimit, Group};
 use crate::mounted::Mounted;
 use crate::passthrough;
@@ -66,11 +66,12 @@ impl From<anyhow::Error> for NoPlace {
 }
 
 impl<'a> Place<'a> {
-    /// Sets a target up for a working set of so many bytes, with nothing in it.
+    /// Sets a target up for files of so many bytes, with nothing in it. Its programs need `own_memory` for themselves.
     pub(crate) fn new(
         target: Target,
         plan: &Plan,
         bytes: u64,
+        own_memory: u64,
         pool: &'a Pool,
         stop: &Stop,
     ) -> Result<Self, NoPlace> {
@@ -83,8 +84,8 @@ impl<'a> Place<'a> {
         std::fs::create_dir_all(&source).context("cannot make a directory for the source")?;
         let lent = bytes / 100 * LENT_PER_CENT;
         let memory = match target {
-            Target::PageCacheTotal => plan.memory.0 + lent,
-            _ => plan.memory.0,
+            Target::PageCacheTotal => plan.memory.0 + own_memory + lent,
+            _ => plan.memory.0 + own_memory,
         };
         let group = Group::new(&name("client"), &[Controller::Memory, Controller::Disk])?;
         group.limit_memory(memory)?;
@@ -153,14 +154,14 @@ impl<'a> Place<'a> {
                     ));
                 };
                 let command = passthrough::command(&program, &self.source, &mountpoint)?;
-                self.start("passthrough", command, &mountpoint, stop)?
+                self.start_mount("passthrough", command, &mountpoint, stop)?
             }
             Target::Rclone => {
                 let mut command = Command::new(installed("rclone")?);
                 command.arg("mount").arg(&self.source).arg(&mountpoint);
                 command.args(["--vfs-cache-mode", "full", "--cache-dir"]);
                 command.arg(self.pool.scratch().join("rclone-cache"));
-                self.start("rclone", command, &mountpoint, stop)?
+                self.start_mount("rclone", command, &mountpoint, stop)?
             }
             Target::JuiceFs => {
                 let program = installed("juicefs")?;
@@ -180,7 +181,7 @@ impl<'a> Place<'a> {
                     &cache.to_string(),
                 ]);
                 command.arg(&volume).arg(&mountpoint);
-                self.start("juicefs", command, &mountpoint, stop)?
+                self.start_mount("juicefs", command, &mountpoint, stop)?
             }
         };
         self.dir = match &mount {
@@ -191,7 +192,7 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn start(
+    fn start_mount(
         &mut self,
         name: &'static str,
         mut command: Command,
@@ -250,22 +251,19 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Runs a command of the application in the row's group to its end, in a directory of its own.
-    pub(crate) fn run(
-        &self,
-        mut command: Command,
-        dir: &Path,
-        limit: Duration,
-        stop: &Stop,
-    ) -> Result<String> {
-        command.current_dir(dir);
-        self.group.place_in(&mut command)?;
+    /// Lets a command of the application begin where the row's programs run: in its group, on its CPUs.
+    pub(crate) fn enter(&self, command: &mut Command) -> Result<()> {
+        self.group.place_in(command)?;
         if let Some(cpus) = self.cpus {
-            cpus.place(&mut command);
+            cpus.place(command);
         }
-        let ended = Running::start(command, &dir.join("output"))?.wait(limit, stop)?;
-        ended.result().map_err(anyhow::Error::msg)?;
-        Ok(ended.output)
+        Ok(())
+    }
+
+    /// Starts a command of the application there; what it prints goes to the file `output`.
+    pub(crate) fn start(&self, mut command: Command, output: &Path) -> Result<Running> {
+        self.enter(&mut command)?;
+        Running::start(command, output)
     }
 
     /// Bytes that the row uses now, and that are lent to it.

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 use rampool_protocol::size::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::nearest::nearest;
+use super::target::Target;
 
 /// A plan, as it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +31,10 @@ pub(crate) struct Plan {
     /// machines. With 0 the scheduler chooses, and where two processes share no CPU each request wakes one up.
     #[serde(default)]
     pub(crate) lender_cpus: usize,
+    /// Whether CPUs poll where they would sleep, for every row: a virtual CPU that sleeps takes longer to wake up than
+    /// a lender to answer.
+    #[serde(default)]
+    pub(crate) awake: bool,
     /// The conditions.
     #[serde(rename = "disk")]
     pub(crate) disks: Vec<Disk>,
@@ -40,6 +43,10 @@ pub(crate) struct Plan {
     /// Who asks.
     #[serde(default)]
     pub(crate) fio: Vec<FioPlan>,
+    #[serde(default)]
+    pub(crate) filebench: Vec<FilebenchPlan>,
+    #[serde(default)]
+    pub(crate) application: Vec<ApplicationPlan>,
 }
 
 /// How fast the source's disk may be.
@@ -53,27 +60,6 @@ pub(crate) struct Disk {
     /// Bytes a second at most, each way.
     #[serde(default)]
     pub(crate) bandwidth: Option<Size>,
-}
-
-/// Who answers the reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Target {
-    /// The directory itself, through the kernel's page cache.
-    PageCache,
-    /// The same with as much memory as the client and the lenders have together.
-    PageCacheTotal,
-    /// The directory itself, past the page cache.
-    Direct,
-    /// rampool without servers.
-    Local,
-    /// rampool with so many servers.
-    Pool(u8),
-    /// libfuse's example that passes everything on, past the page cache.
-    Passthrough,
-    /// rclone mount.
-    Rclone,
-    /// JuiceFS, with its objects in the source.
-    JuiceFs,
 }
 
 /// fio on one file. Each list is combined with each.
@@ -120,6 +106,57 @@ pub(crate) enum Spread {
     Zipf,
 }
 
+/// filebench with personalities of ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FilebenchPlan {
+    pub(crate) personality: Vec<Personality>,
+    /// Times the memory.
+    pub(crate) working_set: Vec<f64>,
+}
+
+/// What filebench plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Personality {
+    FileServer,
+    WebServer,
+    WebProxy,
+    VarMail,
+    VideoServer,
+    Oltp,
+    RandomRead,
+}
+
+/// Programs that people run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ApplicationPlan {
+    pub(crate) program: Vec<Program>,
+    /// Times the memory.
+    pub(crate) working_set: Vec<f64>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Program {
+    /// PostgreSQL with pgbench's own transactions, like TPC-B.
+    Pgbench,
+    /// PostgreSQL with their selects only.
+    PgbenchSelect,
+    /// SQLite: look-ups by key.
+    Sqlite,
+    /// Redis, loading its dump.
+    RedisLoad,
+    /// `grep -r`.
+    Grep,
+    /// `git status`.
+    GitStatus,
+    /// `cargo build`.
+    CargoBuild,
+}
+
 /// A size as people write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Size(pub(crate) u64);
@@ -164,7 +201,8 @@ impl Plan {
         };
         whole("[[disk]]", self.disks.is_empty())?;
         whole("targets", self.targets.is_empty())?;
-        whole("[[fio]]", self.fio.is_empty())?;
+        let works = self.fio.len() + self.filebench.len() + self.application.len();
+        whole("[[fio]], [[filebench]] or [[application]]", works == 0)?;
         if !(1..=100).contains(&self.runs) || !(1..=3600).contains(&self.seconds) {
             bail!("runs are 1 to 100, seconds 1 to 3600");
         }
@@ -180,7 +218,10 @@ impl Plan {
                 bail!("the disk '{}' does nothing", disk.name);
             }
         }
-        for &times in self.fio.iter().flat_map(|plan| &plan.working_set) {
+        let sets = self.fio.iter().map(|plan| &plan.working_set);
+        let sets = sets.chain(self.filebench.iter().map(|plan| &plan.working_set));
+        let sets = sets.chain(self.application.iter().map(|plan| &plan.working_set));
+        for &times in sets.flatten() {
             if !(0.1..=64.0).contains(&times) {
                 bail!("a working set is 0.1 to 64 times the memory, not {times}");
             }
@@ -203,85 +244,6 @@ impl FioPlan {
 
     fn spread_usual() -> Vec<Spread> {
         vec![Spread::Uniform]
-    }
-}
-
-impl Target {
-    /// All kinds, by name.
-    const NAMES: [(&str, Self); 8] = [
-        ("page-cache", Self::PageCache),
-        ("page-cache-total", Self::PageCacheTotal),
-        ("direct", Self::Direct),
-        ("local", Self::Local),
-        ("pool", Self::Pool(1)),
-        ("passthrough", Self::Passthrough),
-        ("rclone", Self::Rclone),
-        ("juicefs", Self::JuiceFs),
-    ];
-
-    /// For people.
-    pub(crate) fn title(self) -> String {
-        match self {
-            Self::PageCache => "page cache".to_owned(),
-            Self::PageCacheTotal => "page cache, all memory".to_owned(),
-            Self::Direct => "disk, O_DIRECT".to_owned(),
-            Self::Local => "rampool, local".to_owned(),
-            Self::Pool(1) => "rampool, 1 lender".to_owned(),
-            Self::Pool(lenders) => format!("rampool, {lenders} lenders"),
-            Self::Passthrough => "passthrough".to_owned(),
-            Self::Rclone => "rclone".to_owned(),
-            Self::JuiceFs => "JuiceFS".to_owned(),
-        }
-    }
-
-    /// How many lend to it.
-    pub(crate) fn lenders(self) -> u8 {
-        match self {
-            Self::Pool(lenders) => lenders,
-            _ => 0,
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pool(lenders) if *lenders > 1 => write!(f, "pool-{lenders}"),
-            _ => {
-                let name = Self::NAMES.iter().find(|(_, target)| target == self);
-                f.write_str(name.map_or("pool", |(name, _)| name))
-            }
-        }
-    }
-}
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some((_, target)) = Self::NAMES.iter().find(|(name, _)| *name == text) {
-            return Ok(*target);
-        }
-        match text.strip_prefix("pool-").map(str::parse) {
-            Some(Ok(lenders @ 1..=16)) => Ok(Self::Pool(lenders)),
-            Some(_) => Err(format!("'{text}': a pool has 1 to 16 lenders, such as pool-3")),
-            None => {
-                let names = Self::NAMES.map(|(name, _)| name);
-                Err(format!("there is no target '{text}'{}", nearest(text, &names)))
-            }
-        }
-    }
-}
-
-impl Serialize for Target {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Target {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

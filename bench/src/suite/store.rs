@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::case::Case;
 use super::figures::Outcome;
 use super::machine::Machine;
-use super::plan::{Plan, Target};
+use super::plan::Plan;
+use super::target::Target;
 
 /// The directory.
 pub(crate) struct Store {

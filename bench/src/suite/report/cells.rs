@@ -2,8 +2,8 @@
 
 use crate::suite::case::Case;
 use crate::suite::figures::{Figures, Outcome, Shares, Spread};
-use crate::suite::plan::Target;
 use crate::suite::store::{Record, Results};
+use crate::suite::target::Target;
 
 /// All runs of one target under one condition.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use crate::suite::figures::Spread;
-use crate::suite::plan::Target;
+use crate::suite::target::Target;
 
 const WIDE: u32 = 720;
 const HIGH: u32 = 320;

@@ -11,9 +11,6 @@ use crate::suite::plan::Size;
 use crate::suite::store::Results;
 use crate::table::us;
 
-/// What is counted.
-const UNIT: &str = "operations/s";
-
 const STYLE: &str = "
 :root { color-scheme: light; --line: #d8d8d8; --soft: #666; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; color: #1a1a1a; background: #fff; }
@@ -22,6 +19,8 @@ svg { width: 100%; height: auto; } .soft { color: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 600; } .left { text-align: left; } .hole { color: #a33; text-align: left; white-space: normal; }
+.bar { display: flex; height: .4rem; background: #eee; } .bar span { display: block; height: 100%; }
+.local { background: #e69f00; } .remote { background: #d55e00; } .disk { background: #6e6e6e; }
 code { font-size: .85rem; overflow-wrap: anywhere; } li { margin: .3rem 0; } summary { cursor: pointer; }
 ";
 
@@ -31,8 +30,9 @@ pub(crate) fn page(results: &Results, raw: &str) -> Result<String> {
     let cells = Cell::all(results);
     let sentences = words::sentences(&cells);
     let mut sections = Vec::new();
-    for series in in_order(cells.iter().map(|cell| cell.case.series())) {
-        let of: Vec<&Cell<'_>> = cells.iter().filter(|cell| cell.case.series() == series).collect();
+    for series in in_order(cells.iter().map(|cell| cell.case.workload.name())) {
+        let of: Vec<&Cell<'_>> =
+            cells.iter().filter(|cell| cell.case.workload.name() == series).collect();
         sections.push(section(&of)?);
     }
     let page = html! {
@@ -67,20 +67,21 @@ pub(crate) fn page(results: &Results, raw: &str) -> Result<String> {
 /// One kind of work, under each condition.
 fn section(cells: &[&Cell<'_>]) -> Result<Markup> {
     let Some(first) = cells.first() else { return Ok(html! {}) };
+    let unit = first.case.workload.unit();
     let mut parts = Vec::new();
     for disk in in_order(cells.iter().map(|cell| cell.disk)) {
         let of: Vec<&Cell<'_>> = cells.iter().copied().filter(|cell| cell.disk == disk).collect();
         let drawings = [
-            by_working_set(&of, UNIT, |cell: &Cell<'_>| cell.per_second())?,
+            by_working_set(&of, unit, |cell: &Cell<'_>| cell.per_second())?,
             by_working_set(&of, "p50, us", |cell| Some(cell.latency()?[0]))?,
             by_working_set(&of, "p99, us", |cell| Some(cell.latency()?[1]))?,
             by_working_set(&of, "p99.9, us", |cell| Some(cell.latency()?[2]))?,
         ];
-        let timelines = timelines(&of)?;
+        let timelines = timelines(&of, unit)?;
         parts.push(html! {
             h3 { "Disk: " (disk) }
             @for drawing in drawings.iter().flatten() { (PreEscaped(drawing)) }
-            (table(&of))
+            (table(&of, unit))
             @if !timelines.is_empty() {
                 details {
                     summary { "Timelines of the first run" }
@@ -90,7 +91,7 @@ fn section(cells: &[&Cell<'_>]) -> Result<Markup> {
         });
     }
     Ok(html! {
-        h2 { (first.case.title()) }
+        h2 { (first.case.workload.title()) }
         @for part in &parts { (part) }
     })
 }
@@ -122,7 +123,7 @@ fn by_working_set(
 }
 
 /// What each did over time, by working set.
-fn timelines(cells: &[&Cell<'_>]) -> Result<Vec<(String, String)>> {
+fn timelines(cells: &[&Cell<'_>], unit: &str) -> Result<Vec<(String, String)>> {
     let mut drawings = Vec::new();
     for set in in_order(cells.iter().map(|cell| cell.case.working_set.to_string())) {
         let of = cells.iter().filter(|cell| cell.case.working_set.to_string() == set);
@@ -138,30 +139,32 @@ fn timelines(cells: &[&Cell<'_>]) -> Result<Vec<(String, String)>> {
             })
             .collect();
         if !lines.is_empty() {
-            let axes = Axes { x: "seconds", y: UNIT, x_in_powers: false };
+            let axes = Axes { x: "seconds", y: unit, x_in_powers: false };
             drawings.push((format!("working set {set}x"), draw::lines(&lines, &axes)?));
         }
     }
     Ok(drawings)
 }
 
-fn table(cells: &[&Cell<'_>]) -> Markup {
+fn table(cells: &[&Cell<'_>], unit: &str) -> Markup {
+    let memory = cells.iter().filter_map(|cell| cell.memory());
+    let most_memory = memory.map(|(used, lent)| used.median + lent.median).fold(1.0, f64::max);
     html! {
         div.scroll {
             table {
                 thead {
                     tr {
-                        th { "working set" } th.left { "target" } th { (UNIT) } th { "least to most" } th { "MiB/s" }
-                        th { "p50" } th { "p99" } th { "p99.9" } th { "local / remote / source" } th { "memory" } th { "lent" }
+                        th { "working set" } th.left { "target" } th { (unit) } th { "least to most" } th { "MiB/s" }
+                        th { "p50" } th { "p99" } th { "p99.9" } th { "local / remote / source" } th { "memory + lent" }
                     }
                 }
-                tbody { @for cell in cells { (row(cell)) } }
+                tbody { @for cell in cells { (row(cell, most_memory)) } }
             }
         }
     }
 }
 
-fn row(cell: &Cell<'_>) -> Markup {
+fn row(cell: &Cell<'_>, most_memory: f64) -> Markup {
     let latency = |n: usize| us(cell.latency().map(|latency| latency[n].median));
     html! {
         tr {
@@ -175,15 +178,30 @@ fn row(cell: &Cell<'_>) -> Markup {
                     td { (latency(0)) } td { (latency(1)) } td { (latency(2)) }
                     td { @if let Some(shares) = cell.layers() {
                         (percent(shares.local)) " / " (percent(shares.remote)) " / " (percent(shares.source))
+                        (bar(&[("local", shares.local), ("remote", shares.remote), ("disk", shares.source)], 1.0))
                     } }
                     @if let Some((used, lent)) = cell.memory() {
-                        td { (Size(used.median as u64)) }
-                        td { @if lent.median > 0.0 { (Size(lent.median as u64)) } }
+                        td {
+                            (Size(used.median as u64))
+                            @if lent.median > 0.0 { " + " (Size(lent.median as u64)) }
+                            (bar(&[("local", used.median), ("remote", lent.median)], most_memory))
+                        }
                     }
                 }
                 None => {}
             }
-            @if let Some(hole) = cell.hole() { td.hole colspan="9" { (hole) } }
+            @if let Some(hole) = cell.hole() { td.hole colspan="8" { (hole) } }
+        }
+    }
+}
+
+/// Parts of `whole` beside each other, each with the name of its colour.
+fn bar(parts: &[(&str, f64)], whole: f64) -> Markup {
+    html! {
+        div.bar {
+            @for (name, part) in parts {
+                span class=(name) style={ "width:" (format!("{:.1}", part / whole * 100.0)) "%" } {}
+            }
         }
     }
 }
@@ -214,7 +232,7 @@ fn commands(cells: &[Cell<'_>]) -> Markup {
         details {
             summary { "Every command" }
             @for cell in cells {
-                p { (cell.case.title()) ", " (cell.case.working_set) "x, " (cell.disk) ", " (cell.target.title()) ":" }
+                p { (cell.case.workload.title()) ", " (cell.case.working_set) "x, " (cell.disk) ", " (cell.target.title()) ":" }
                 @for command in cell.commands() { div { code { (command) } } }
             }
         }
@@ -253,8 +271,9 @@ mod tests {
     use crate::suite::case::Case;
     use crate::suite::figures::{Figures, Latency, Outcome, Shares};
     use crate::suite::machine::Machine;
-    use crate::suite::plan::{Plan, Target};
+    use crate::suite::plan::Plan;
     use crate::suite::store::Record;
+    use crate::suite::target::Target;
 
     fn results() -> Results {
         let plan = Plan::parse(
@@ -338,7 +357,8 @@ mod tests {
             "32.0",
             "12.3 ms",
             "25 % / 70 % / 5 %",
-            "512 MiB",
+            "96 MiB + 512 MiB",
+            "width:70.0%",
             "not installed: rclone",
             "fio-3.33",
             "fio job",

@@ -2,7 +2,7 @@
 
 use super::cells::{Cell, beside};
 use crate::suite::figures::Spread;
-use crate::suite::plan::Target;
+use crate::suite::target::Target;
 
 /// One sentence for each case and disk: how the pool, or without one the local cache, stands beside the page cache.
 pub(crate) fn sentences(cells: &[Cell<'_>]) -> Vec<String> {
@@ -32,7 +32,7 @@ pub(crate) fn sentences(cells: &[Cell<'_>]) -> Vec<String> {
         if !compared.is_empty() {
             sentences.push(format!(
                 "{}, working set {} times the memory, disk '{}': {} does {}.",
-                cell.case.title(),
+                cell.case.workload.title(),
                 cell.case.working_set,
                 cell.disk,
                 cell.target.title(),

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use super::case::Case;
-use super::figures::{Figures, Latency};
-use super::plan::{Access, Mix, Spread};
+use super::{Task, Told, Work};
+use crate::scratch::Scratch;
+use crate::suite::case::FioJob;
+use crate::suite::figures::{Figures, Latency};
+use crate::suite::place::{NoPlace, installed};
+use crate::suite::plan::{Access, Mix, Spread};
 
 /// Of Zipf's law.
 const ZIPF_EXPONENT: f64 = 1.1;
@@ -18,9 +22,46 @@ const LOG_EVERY_MS: u64 = 500;
 /// What is read at once to warm a cache up.
 const WARM_BLOCK: &str = "64k";
 
+/// The file that is read and written.
+const DATA: &str = "data";
+
+impl Work for FioJob {
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+        installed("fio")?;
+        Scratch::random_file_at(&dir.join(DATA), task.bytes, 1)?;
+        Ok(())
+    }
+
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+        let text = measuring(self, &task.dir.join(DATA), task.place.is_direct(), seconds);
+        run(task, &text, seconds)
+    }
+
+    /// Reads everything once.
+    fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
+        run(task, &warming(&task.dir.join(DATA), task.place.is_direct()), 0).map(drop)
+    }
+}
+
+/// Runs a job file.
+fn run(task: &Task<'_>, text: &str, seconds: u32) -> Result<Told, NoPlace> {
+    let path = task.keep("fio", text)?;
+    let mut command = Command::new(installed("fio")?);
+    command.arg("--output-format=json").arg(&path);
+    let ran = task.run(command, seconds)?;
+    let mut logs = Vec::new();
+    for entry in std::fs::read_dir(ran.aside.path()).context("fio's logs are gone")?.flatten() {
+        if entry.file_name().to_string_lossy().ends_with(".log") {
+            logs.push(std::fs::read_to_string(entry.path()).unwrap_or_default());
+        }
+    }
+    let figures = Figures { timeline: timeline(logs), ..figures(&ran.printed)? };
+    Ok(Told { figures, commands: vec![ran.typed] })
+}
+
 /// The job file of a measured stretch.
-pub(crate) fn job(case: &Case, file: &Path, direct: bool, seconds: u32) -> String {
-    let pattern = match (case.access, case.mix) {
+fn measuring(job: &FioJob, file: &Path, direct: bool, seconds: u32) -> String {
+    let pattern = match (job.access, job.mix) {
         (Access::Random, Mix::Read) => "randread",
         (Access::Random, Mix::Write) => "randwrite",
         (Access::Random, Mix::Mixed) => "randrw",
@@ -29,27 +70,27 @@ pub(crate) fn job(case: &Case, file: &Path, direct: bool, seconds: u32) -> Strin
         (Access::Sequential, Mix::Mixed) => "rw",
     };
     let mut text = begin(file, direct);
-    let _ = writeln!(text, "rw={pattern}\nbs={}\ntime_based=1\nruntime={seconds}", case.block.0);
-    if case.mix == Mix::Mixed {
+    let _ = writeln!(text, "rw={pattern}\nbs={}\ntime_based=1\nruntime={seconds}", job.block.0);
+    if job.mix == Mix::Mixed {
         text.push_str("rwmixread=70\n");
     }
-    if case.spread == Spread::Zipf {
+    if job.spread == Spread::Zipf {
         let _ = writeln!(text, "random_distribution=zipf:{ZIPF_EXPONENT}");
     }
-    if case.access == Access::Random {
+    if job.access == Access::Random {
         text.push_str("norandommap=1\n");
     }
     // Threads that read in order begin at places of their own.
-    if case.access == Access::Sequential && case.outstanding > 1 {
-        let _ = writeln!(text, "offset_increment={}%", 100 / case.outstanding);
+    if job.access == Access::Sequential && job.outstanding > 1 {
+        let _ = writeln!(text, "offset_increment={}%", 100 / job.outstanding);
     }
-    let _ = writeln!(text, "numjobs={}", case.outstanding);
+    let _ = writeln!(text, "numjobs={}", job.outstanding);
     let _ = writeln!(text, "write_iops_log=log\nlog_avg_msec={LOG_EVERY_MS}\n[measured]");
     text
 }
 
 /// The job file that reads everything once, in any order.
-pub(crate) fn warming(file: &Path, direct: bool) -> String {
+fn warming(file: &Path, direct: bool) -> String {
     format!("{}rw=randread\nbs={WARM_BLOCK}\nnumjobs=1\n[warming]\n", begin(file, direct))
 }
 
@@ -91,7 +132,7 @@ struct Times {
 }
 
 /// The figures in what fio printed.
-pub(crate) fn figures(printed: &str) -> Result<Figures> {
+fn figures(printed: &str) -> Result<Figures> {
     // Warnings come before it.
     let start = printed.find('{').context("fio printed no figures")?;
     let output: Output =
@@ -116,7 +157,7 @@ pub(crate) fn figures(printed: &str) -> Result<Figures> {
 }
 
 /// Operations a second by time, from the logs of all threads: milliseconds, operations a second, and more.
-pub(crate) fn timeline(logs: impl IntoIterator<Item = String>) -> Vec<(f64, f64)> {
+fn timeline(logs: impl IntoIterator<Item = String>) -> Vec<(f64, f64)> {
     let mut points: BTreeMap<u64, f64> = BTreeMap::new();
     for log in logs {
         for line in log.lines() {
@@ -136,20 +177,19 @@ mod tests {
     use super::*;
     use crate::suite::plan::Size;
 
-    fn case() -> Case {
-        Case {
+    fn mixed() -> FioJob {
+        FioJob {
             access: Access::Random,
             mix: Mix::Mixed,
             block: Size(4096),
             outstanding: 16,
             spread: Spread::Zipf,
-            working_set: 4.0,
         }
     }
 
     #[test]
     fn a_job_file_says_all_that_matters() {
-        let text = job(&case(), Path::new("/m/data"), false, 5);
+        let text = measuring(&mixed(), Path::new("/m/data"), false, 5);
         for line in [
             "filename=/m/data",
             "rw=randrw",
@@ -163,8 +203,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
-        let order = Case { access: Access::Sequential, mix: Mix::Read, ..case() };
-        assert!(job(&order, Path::new("/m"), true, 5).contains("offset_increment=6%"));
+        let order = FioJob { access: Access::Sequential, mix: Mix::Read, ..mixed() };
+        assert!(measuring(&order, Path::new("/m"), true, 5).contains("offset_increment=6%"));
     }
 
     #[test]

@@ -1,0 +1,221 @@
+//! Workloads: each makes its files, fills the caches, works, and tells what came of it.
+
+mod applications;
+mod filebench;
+mod fio;
+mod pgbench;
+mod redis;
+mod sqlite;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+use super::case::{Case, Workload};
+use super::figures::Figures;
+use super::place::{NoPlace, Place, shares, shown};
+use super::plan::{Plan, Program};
+use super::store::Store;
+use super::target::Target;
+use crate::pool::Pool;
+use crate::stop::Stop;
+
+/// How long a program may take over a run, besides its measured stretch.
+const PATIENCE: Duration = Duration::from_secs(1800);
+/// A stretch of work that fills the caches lasts at least so long.
+const WARM_SECONDS: u32 = 10;
+
+/// What a run needs besides its place.
+pub(crate) struct Scene<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) pool: &'a Pool,
+    pub(crate) store: &'a Store,
+    pub(crate) stop: &'a Stop,
+}
+
+/// What a run gave, and what was typed for it.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) figures: Figures,
+    pub(crate) commands: Vec<String>,
+}
+
+/// A workload on files of a size.
+struct Task<'a> {
+    scene: &'a Scene<'a>,
+    place: &'a Place<'a>,
+    /// Where its files are when it works.
+    dir: PathBuf,
+    /// How large they are together.
+    bytes: u64,
+    /// For files that it keeps beside the results.
+    name: String,
+}
+
+/// What each kind of workload does.
+trait Work {
+    /// Makes its files in a directory, on a disk that is not held back.
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace>;
+
+    /// Works for so many seconds, or once where it ends by itself and takes longer.
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace>;
+
+    /// Fills the caches.
+    fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
+        self.work(task, WARM_SECONDS.max(task.scene.plan.seconds)).map(drop)
+    }
+}
+
+impl Workload {
+    /// Whether it can be run on this target at all.
+    pub(crate) fn suits(&self, target: Target) -> bool {
+        match target {
+            // Only fio can be told to go round the page cache.
+            Target::Direct => matches!(self, Self::Fio(_)),
+            _ => true,
+        }
+    }
+
+    /// Bytes that its programs need for themselves, besides what a row has for caching.
+    pub(crate) fn own_memory(&self, bytes: u64) -> u64 {
+        match self {
+            Self::Fio(_) => 0,
+            Self::Filebench { personality } => filebench::own_memory(*personality, bytes),
+            Self::Application { program } => match program {
+                Program::Pgbench | Program::PgbenchSelect => pgbench::OWN_MEMORY,
+                Program::RedisLoad => redis::own_memory(bytes),
+                Program::Sqlite | Program::Grep | Program::GitStatus => 0,
+                Program::CargoBuild => applications::BUILD_MEMORY,
+            },
+        }
+    }
+
+    fn work(&self) -> Box<dyn Work> {
+        match self {
+            Self::Fio(job) => Box::new(*job),
+            Self::Filebench { personality } => Box::new(*personality),
+            Self::Application { program } => match program {
+                Program::Pgbench => Box::new(pgbench::Pgbench { selects_only: false }),
+                Program::PgbenchSelect => Box::new(pgbench::Pgbench { selects_only: true }),
+                Program::Sqlite => Box::new(sqlite::Sqlite),
+                Program::RedisLoad => Box::new(redis::RedisLoad),
+                Program::Grep => Box::new(applications::Grep),
+                Program::GitStatus => Box::new(applications::GitStatus),
+                Program::CargoBuild => Box::new(applications::CargoBuild),
+            },
+        }
+    }
+}
+
+impl Scene<'_> {
+    /// Bytes of a case's working set.
+    pub(crate) fn bytes(&self, case: &Case) -> u64 {
+        let bytes = self.plan.memory.0 as f64 * case.working_set;
+        // Whole MiB, so that every block size divides it.
+        (bytes as u64).next_multiple_of(1 << 20)
+    }
+
+    /// Makes the files of `case`, and of the other cases on the same files.
+    pub(crate) fn prepare(&self, case: &Case, place: &Place<'_>) -> Result<(), NoPlace> {
+        // Behind the mount, where there is a directory behind it.
+        let dir = place.source().unwrap_or(&place.dir);
+        case.workload.work().prepare(&self.task(case, place, "prepare"), dir)?;
+        Ok(forget(dir)?)
+    }
+
+    /// Works on a disk that is not held back, until the caches hold what they can.
+    pub(crate) fn warm(&self, case: &Case, place: &Place<'_>) -> Result<(), NoPlace> {
+        // What the first pass had to leave out, the second may send.
+        for _ in 0..if place.target.lenders() > 0 { 2 } else { 1 } {
+            case.workload.work().warm(&self.task(case, place, "warm"))?;
+            place.settle(self.stop)?;
+        }
+        Ok(())
+    }
+
+    /// One measured stretch.
+    pub(crate) fn measure(
+        &self,
+        case: &Case,
+        place: &Place<'_>,
+        run: u32,
+    ) -> Result<Told, NoPlace> {
+        let before = place.status()?;
+        let task = self.task(case, place, &run.to_string());
+        let mut told = case.workload.work().work(&task, self.plan.seconds)?;
+        let after = place.status()?;
+        told.figures.layers = before.zip(after).and_then(|(before, after)| shares(&before, &after));
+        (told.figures.memory_bytes, told.figures.lent_bytes) = place.memory()?;
+        Ok(told)
+    }
+
+    fn task<'a>(&'a self, case: &Case, place: &'a Place<'a>, what: &str) -> Task<'a> {
+        let (dir, bytes) = (place.dir.clone(), self.bytes(case));
+        let name = format!("{}-{}-{what}", case.name(), place.target);
+        Task { scene: self, place, dir, bytes, name }
+    }
+}
+
+impl Task<'_> {
+    /// Runs a command of the application to its end, in a directory of its own.
+    fn run(&self, command: Command, seconds: u32) -> Result<Ran> {
+        let aside = self.aside()?;
+        let mut ran = self.run_in(command, aside.path(), seconds)?;
+        ran.aside = aside;
+        Ok(ran)
+    }
+
+    /// The same in a directory.
+    fn run_in(&self, mut command: Command, dir: &Path, seconds: u32) -> Result<Ran> {
+        let typed = shown(&command);
+        let aside = self.aside()?;
+        command.current_dir(dir);
+        let limit = PATIENCE + Duration::from_secs(u64::from(seconds));
+        let running = self.place.start(command, &aside.path().join("output"))?;
+        let ended = running.wait(limit, self.scene.stop)?;
+        ended.result().map_err(anyhow::Error::msg)?;
+        Ok(Ran { printed: ended.output, typed, aside })
+    }
+
+    /// A directory of its own, gone when dropped.
+    fn aside(&self) -> Result<TempDir> {
+        tempfile::tempdir_in(self.scene.pool.scratch().path()).context("no room for outputs")
+    }
+
+    /// Keeps a file that a program is started with beside the results.
+    fn keep(&self, ending: &str, text: &str) -> Result<PathBuf> {
+        self.scene.store.keep_job(&format!("{}.{ending}", self.name), text)
+    }
+}
+
+/// A command that has ended well.
+struct Ran {
+    printed: String,
+    typed: String,
+    /// What it left beside its files.
+    aside: TempDir,
+}
+
+/// Lets the kernel forget the contents of all files below a directory: what has made them does not count.
+fn forget(dir: &Path) -> Result<()> {
+    let root = fs::File::open(dir).context("the files that were made are gone")?;
+    rustix::fs::syncfs(&root).context("cannot write to the disk what was made")?;
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(&next)?.flatten() {
+            match entry.file_type()? {
+                kind if kind.is_dir() => dirs.push(entry.path()),
+                kind if kind.is_file() => {
+                    let file = fs::File::open(entry.path())?;
+                    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
