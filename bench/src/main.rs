@@ -6,7 +6,6 @@
 //! for what was lost; `trees` times work on many small files; `lending` shows what a lender pays. All drive the real programs as a user
 //! would; nothing of client or server is linked in.
 
-mod awake;
 mod binaries;
 mod buckets;
 mod cli;

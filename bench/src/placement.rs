@@ -42,36 +42,12 @@ impl Placement {
 }
 
 impl Cpus {
-    /// One for each.
-    pub(crate) fn each() -> impl Iterator<Item = Self> {
-        let all = sched_getaffinity(None).unwrap_or_else(|_| every_cpu());
-        let numbers = (0..CpuSet::MAX_CPU).filter(move |&cpu| all.is_set(cpu));
-        numbers.map(|number| {
-            let mut one = CpuSet::new();
-            one.set(number);
-            Self(one)
-        })
-    }
-
     /// All but the first; none where there is one only.
     pub(crate) fn all_but_first() -> Option<Self> {
         let mut cpus = sched_getaffinity(None).unwrap_or_else(|_| every_cpu());
         let first = (0..CpuSet::MAX_CPU).find(|&cpu| cpus.is_set(cpu))?;
         cpus.unset(first);
         (cpus.count() > 0).then_some(Self(cpus))
-    }
-
-    /// The last so many CPUs, and the others before them; none where no others are left.
-    pub(crate) fn apart(last: usize) -> Option<(Self, Self)> {
-        let all = sched_getaffinity(None).unwrap_or_else(|_| every_cpu());
-        let numbers: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| all.is_set(cpu)).collect();
-        let first = numbers.len().checked_sub(last).filter(|&first| first > 0 && last > 0)?;
-        let of = |numbers: &[usize]| {
-            let mut cpus = CpuSet::new();
-            numbers.iter().for_each(|&cpu| cpus.set(cpu));
-            Self(cpus)
-        };
-        Some((of(&numbers[..first]), of(&numbers[first..])))
     }
 
     /// Lets `command` begin there.
@@ -117,9 +93,5 @@ mod tests {
         assert_eq!(Placement::Pinned.cpus(1).0.count(), 1);
         let all = Placement::Free.cpus(1).0.count();
         assert_eq!(Placement::Pinned.cpus(4).0.count(), all);
-        assert!(Cpus::apart(all as usize).is_none(), "nothing is left for the others");
-        if let Some((first, last)) = Cpus::apart(1) {
-            assert_eq!((first.0.count() + 1, last.0.count()), (all, 1));
-        }
     }
 }

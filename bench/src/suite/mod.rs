@@ -26,7 +26,6 @@ pub(crate) use self::report::write as report;
 use self::store::{Record, Store};
 use self::target::Target;
 use self::work::Scene;
-use crate::awake::Awake;
 use crate::binaries::Binaries;
 use crate::cli::Run;
 use crate::pool::Pool;
@@ -46,7 +45,6 @@ pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
     let cells: usize = cases.iter().map(suiting).sum();
     let progress = Progress::new((cells * plan.disks.len() * plan.runs as usize) as u64);
     let scene = Scene { plan: &plan, pool: &pool, store: &store, stop };
-    let _awake = plan.awake.then(Awake::all).transpose()?;
     let mut left: &[Case] = &cases;
     while let Some(first) = left.first() {
         let count = left.iter().take_while(|case| case.shares_files_with(first)).count();
@@ -88,7 +86,7 @@ impl Group<'_> {
         }
         for disk in &plan.disks {
             let mut limited = Vec::new();
-            for place in &places {
+            for place in &mut places {
                 match place.limit(disk) {
                     Ok(()) => limited.push(place),
                     Err(error) => self.leave_out(disk, place.target, &Outcome::failed(&error))?,
@@ -96,7 +94,7 @@ impl Group<'_> {
             }
             for case in self.cases {
                 for run in 1..=plan.runs {
-                    for place in &limited {
+                    for place in &mut limited {
                         self.measure(disk, case, place, run)?;
                     }
                 }
@@ -148,7 +146,7 @@ impl Group<'_> {
         Ok(place)
     }
 
-    fn measure(&self, disk: &Disk, case: &Case, place: &Place<'_>, run: u32) -> Result<()> {
+    fn measure(&self, disk: &Disk, case: &Case, place: &mut Place<'_>, run: u32) -> Result<()> {
         if self.has(disk, case, place.target, run) {
             return Ok(());
         }

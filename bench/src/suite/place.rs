@@ -15,14 +15,14 @@ use super::target::Target;
 use crate::group::{Controller, DiskLimit, Group};
 use crate::mounted::Mounted;
 use crate::passthrough;
-use crate::placement::Cpus;
+use crate::placement::{Cpus, Placement};
 use crate::pool::{Client, Lender, MountPlan, Pool};
 use crate::status::ClientStatus;
 use crate::stop::Stop;
 use crate::tool::{Need, Running};
 
 /// Of a row's memory, for the application and for what the daemon needs besides its cache.
-pub(crate) const BESIDES_CACHE: u64 = 48 << 20;
+pub(crate) const BESIDES_CACHE: u64 = 32 << 20;
 /// A lender's own, besides what it lends.
 const LENDER_OWN: u64 = 64 << 20;
 /// Lenders lend so many per cent of the working set: what is overwritten or left behind takes room as well.
@@ -37,8 +37,8 @@ pub(crate) struct Place<'a> {
     pub(crate) group: Group,
     /// Whether its disk is held back now.
     is_limited: Cell<bool>,
-    /// Where the application and the daemon run, unless anywhere.
-    cpus: Option<Cpus>,
+    /// Where all that take part run.
+    cpus: Cpus,
     pool: &'a Pool,
     source: PathBuf,
     /// Where to work.
@@ -96,7 +96,7 @@ impl<'a> Place<'a> {
             lender_groups: Vec::new(),
             group,
             is_limited: Cell::new(false),
-            cpus: None,
+            cpus: Placement::Free.cpus(1),
             pool,
             dir: source.clone(),
             source,
@@ -112,17 +112,6 @@ impl<'a> Place<'a> {
             place.lender_groups.push(group);
         }
         place.mount(plan, stop)?;
-        if let Some((ours, lenders)) = Cpus::apart(plan.lender_cpus) {
-            for lender in &mut place.lenders {
-                lenders.hold_process(lender.daemon().pid());
-            }
-            match &mut place.mount {
-                Some(Mount::Rampool(client)) => ours.hold_process(client.daemon().pid()),
-                Some(Mount::Other(mounted)) => ours.hold_process(mounted.daemon().pid()),
-                None => {}
-            }
-            place.cpus = Some(ours);
-        }
         Ok(place)
     }
 
@@ -235,6 +224,20 @@ impl<'a> Place<'a> {
         self.group.limit_disk(&self.source, &limits)
     }
 
+    /// From now on application, daemon and lenders share one CPU if only one request is outstanding at a time, and
+    /// have all CPUs if more are.
+    pub(crate) fn share_cpus(&mut self, outstanding: u32) {
+        self.cpus = Placement::Pinned.cpus(outstanding as usize);
+        for lender in &mut self.lenders {
+            self.cpus.hold_process(lender.daemon().pid());
+        }
+        match &mut self.mount {
+            Some(Mount::Rampool(client)) => self.cpus.hold_process(client.daemon().pid()),
+            Some(Mount::Other(mounted)) => self.cpus.hold_process(mounted.daemon().pid()),
+            None => {}
+        }
+    }
+
     /// Waits until all that was evicted has been lent.
     pub(crate) fn settle(&self, stop: &Stop) -> Result<()> {
         if let Some(Mount::Rampool(client)) = &self.mount {
@@ -254,9 +257,7 @@ impl<'a> Place<'a> {
     /// Lets a command of the application begin where the row's programs run: in its group, on its CPUs.
     pub(crate) fn enter(&self, command: &mut Command) -> Result<()> {
         self.group.place_in(command)?;
-        if let Some(cpus) = self.cpus {
-            cpus.place(command);
-        }
+        self.cpus.place(command);
         Ok(())
     }
 

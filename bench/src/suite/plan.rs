@@ -27,14 +27,6 @@ pub(crate) struct Plan {
     /// Length of a measured stretch, where the workload does not end by itself.
     #[serde(default = "Plan::seconds_usual")]
     pub(crate) seconds: u32,
-    /// So many CPUs, the last ones, are the lenders' alone, and all else has the others: as if lenders were other
-    /// machines. With 0 the scheduler chooses, and where two processes share no CPU each request wakes one up.
-    #[serde(default)]
-    pub(crate) lender_cpus: usize,
-    /// Whether CPUs poll where they would sleep, for every row: a virtual CPU that sleeps takes longer to wake up than
-    /// a lender to answer.
-    #[serde(default)]
-    pub(crate) awake: bool,
     /// The conditions.
     #[serde(rename = "disk")]
     pub(crate) disks: Vec<Disk>,

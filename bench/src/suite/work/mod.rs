@@ -80,6 +80,15 @@ impl Workload {
         }
     }
 
+    /// Requests that are under way at once.
+    fn outstanding(&self) -> u32 {
+        match self {
+            Self::Fio(job) => job.outstanding,
+            // Several, more or less.
+            _ => 8,
+        }
+    }
+
     /// Bytes that its programs need for themselves, besides what a row has for caching.
     pub(crate) fn own_memory(&self, bytes: u64) -> u64 {
         match self {
@@ -141,9 +150,11 @@ impl Scene<'_> {
     pub(crate) fn measure(
         &self,
         case: &Case,
-        place: &Place<'_>,
+        place: &mut Place<'_>,
         run: u32,
     ) -> Result<Told, NoPlace> {
+        place.share_cpus(case.workload.outstanding());
+        let place = &*place;
         let before = place.status()?;
         let task = self.task(case, place, &run.to_string());
         let mut told = case.workload.work().work(&task, self.plan.seconds)?;
