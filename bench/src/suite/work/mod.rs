@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::case::{Case, Workload};
 use super::figures::Figures;
 use super::place::{NoPlace, Place, shares, shown};
-use super::plan::{Plan, Program};
+use super::plan::{Personality, Plan, Program};
 use super::store::Store;
 use super::target::Target;
 use crate::pool::Pool;
@@ -80,12 +80,19 @@ impl Workload {
         }
     }
 
-    /// Requests that are under way at once.
+    /// Requests that are under way at once; of some, several, more or less.
     fn outstanding(&self) -> u32 {
+        const SEVERAL: u32 = 8;
         match self {
             Self::Fio(job) => job.outstanding,
-            // Several, more or less.
-            _ => 8,
+            Self::Filebench { personality: Personality::RandomRead } => 1,
+            Self::Filebench { .. } => SEVERAL,
+            Self::Application { program } => match program {
+                Program::Sqlite | Program::RedisLoad | Program::Grep => 1,
+                Program::Pgbench | Program::PgbenchSelect => SEVERAL,
+                // Git and cargo start as many threads as there are CPUs.
+                Program::GitStatus | Program::CargoBuild => SEVERAL,
+            },
         }
     }
 

@@ -18,8 +18,8 @@ const CLIENTS: &str = "8";
 /// The filesystem is to do the caching.
 const SETTINGS: [&str; 4] =
     ["shared_buffers=16MB", "max_wal_size=256MB", "huge_pages=off", "autovacuum=off"];
-/// Shared buffers, and the processes of the clients. Measured with eight of them: 56 MiB.
-pub(super) const OWN_MEMORY: u64 = 64 << 20;
+/// Shared buffers, and the processes of the clients. Measured with eight of them: 45 MiB.
+pub(super) const OWN_MEMORY: u64 = 48 << 20;
 
 /// The workload.
 pub(super) struct Pgbench {

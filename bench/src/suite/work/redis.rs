@@ -33,8 +33,7 @@ impl Work for RedisLoad {
     fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
         let aside = task.aside()?;
         let socket = aside.path().join("redis.sock");
-        let mut command = server(dir)?;
-        command.arg("--unixsocket").arg(&socket);
+        let command = server(dir, &socket)?;
         let mut redis = Running::start(command, &aside.path().join("output"))?;
         wait(&mut redis, task, |_| socket.exists())?;
         fill(&socket, task.bytes)?;
@@ -55,7 +54,7 @@ impl Work for RedisLoad {
         let begin = Instant::now();
         while times.is_empty() || begin.elapsed() < Duration::from_secs(u64::from(seconds)) {
             let aside = task.aside()?;
-            let command = server(&task.dir)?;
+            let command = server(&task.dir, &aside.path().join("redis.sock"))?;
             typed = shown(&command);
             let mut redis = task.place.start(command, &aside.path().join("output"))?;
             wait(&mut redis, task, |output| output.contains(LOADED))?;
@@ -84,7 +83,7 @@ pub(super) fn figures_of_times(times: &[f64]) -> Figures {
     }
 }
 
-fn server(dir: &Path) -> Result<Command, NoPlace> {
+fn server(dir: &Path, socket: &Path) -> Result<Command, NoPlace> {
     let mut command = Command::new(installed("redis-server")?);
     command.args([
         "--port",
@@ -97,7 +96,7 @@ fn server(dir: &Path) -> Result<Command, NoPlace> {
         DUMP,
         "--dir",
     ]);
-    command.arg(dir);
+    command.arg(dir).arg("--unixsocket").arg(socket);
     Ok(command)
 }
 
