@@ -58,6 +58,9 @@ pub(crate) enum Command {
     QuicEcho {
         keys: PathBuf,
     },
+    /// Reads blocks of a file by way of memcached.
+    #[command(hide = true)]
+    MemcachedReads(crate::suite::Reading),
     /// How many FUSE threads are best on this machine, measured with the null server.
     #[command(hide = true)]
     NullThreads(NullThreads),

@@ -74,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::NullFuse { mountpoint, bytes, threads } => {
             null_fuse::serve(&mountpoint, bytes, threads)?;
         }
+        Command::MemcachedReads(reading) => suite::memcached_reads(&reading)?,
         Command::QuicEcho { keys } => quic_echo::serve(&keys)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::behind::Behind;
 pub(crate) use crate::caller::Caller;
 use crate::caller::{Deed, acting_as};
+use crate::demand::Demand;
 use crate::handles::Handles;
 use crate::inodes::{Inode, Inodes, NodeId};
 use crate::local::{Flights, LocalCache};
@@ -33,6 +34,7 @@ pub(crate) struct Filesystem {
     pub(crate) workers: Workers,
     pub(crate) behind: Behind,
     pub(crate) metrics: Metrics,
+    pub(crate) demand: Demand,
     pub(crate) settings: Settings,
 }
 

@@ -11,6 +11,7 @@ mod behind;
 mod block;
 mod caller;
 mod contents;
+mod demand;
 mod epochs;
 mod failure;
 mod filesystem;

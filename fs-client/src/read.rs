@@ -88,6 +88,9 @@ impl Filesystem {
         let ahead = handle.sequence.note(offset, len, state.size, window);
 
         let span = Span::of(offset, len);
+        if ahead.how == Use::Random {
+            self.demand.note(state.file, span);
+        }
         let mut found = Vec::with_capacity(span.count);
         self.cache.get_leading(state.file, span, ahead.how, &mut found);
         if found.len() == span.count {

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::behind::Behind;
 use crate::block::BLOCK_SIZE;
 use crate::caller::may_act;
+use crate::demand::Demand;
 use crate::epochs::Epochs;
 use crate::failure::Failure;
 use crate::filesystem::{Filesystem, Settings};
@@ -180,6 +181,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         workers: Workers::start(plan.threads).map_err(cannot("cannot start threads"))?,
         behind: Behind::default(),
         metrics: Metrics::new(),
+        demand: Demand::new(),
         settings: Settings {
             attr_timeout: plan.timeouts.attr,
             entry_timeout: plan.timeouts.entry,

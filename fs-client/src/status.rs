@@ -35,6 +35,7 @@ struct MountReport<'a> {
     reads: ReadsReport,
     layers: LayersReport,
     hit_ratio: HitRatio,
+    demand: Vec<DemandReport>,
     remote: TierReport,
     memory: MemoryReport,
 }
@@ -70,6 +71,17 @@ struct HitRatio {
     total: Option<f64>,
 }
 
+/// The share of the reads in no order that caches of this size, local and lent together, would answer. Estimated
+/// from a sample, for a cache from which the least recently used goes.
+#[derive(Serialize)]
+struct DemandReport {
+    cache_bytes: u64,
+    hit_ratio: f64,
+}
+
+/// Sizes for which it is told: times the local cache.
+const DEMAND_TIMES: [f64; 6] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
+
 #[derive(Serialize)]
 struct MemoryReport {
     resident_bytes: u64,
@@ -90,6 +102,11 @@ pub(crate) fn document(facts: &Facts, filesystem: &Filesystem) -> String {
     let count = local.reads + remote.reads + source.reads;
     let ratio = |part: u64, of: u64| (of > 0).then(|| part as f64 / of as f64);
     let capacity_blocks = filesystem.cache.capacity_blocks();
+    let demand = DEMAND_TIMES.iter().filter_map(|times| {
+        let blocks = (capacity_blocks as f64 * times) as u64;
+        let cache_bytes = (facts.cache.bytes() as f64 * times) as u64;
+        Some(DemandReport { cache_bytes, hit_ratio: filesystem.demand.hit_ratio(blocks)? })
+    });
     let report = MountReport {
         mountpoint: &facts.mountpoint,
         source: &facts.source,
@@ -110,6 +127,7 @@ pub(crate) fn document(facts: &Facts, filesystem: &Filesystem) -> String {
             total: ratio(local.reads + remote.reads, count),
         },
         layers: LayersReport { local, remote, source },
+        demand: demand.collect(),
         remote: filesystem.remote.report(),
         memory: MemoryReport { resident_bytes: resident_bytes() },
     };
@@ -211,6 +229,7 @@ fn table(report: &Value) -> String {
         ),
         layers.trim_fmt(),
     ];
+    lines.extend(demand_line(report));
     let servers = report.pointer("/remote/servers").and_then(Value::as_array);
     if let Some(servers) = servers.filter(|servers| !servers.is_empty()) {
         lines.push(format!(
@@ -239,6 +258,18 @@ fn table(report: &Value) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// What caches of other sizes would answer.
+fn demand_line(report: &Value) -> Option<String> {
+    let demand = report.get("demand").and_then(Value::as_array)?;
+    let sizes = demand.iter().filter_map(|of| {
+        let size = ByteSize(of.get("cache_bytes")?.as_u64()?);
+        Some(format!("{size} {:.0} %", of.get("hit_ratio")?.as_f64()? * 100.0))
+    });
+    let sizes: Vec<String> = sizes.collect();
+    let what = "random reads that memory, local and lent together, would answer";
+    (!sizes.is_empty()).then(|| format!("{what}: {}", sizes.join(", ")))
 }
 
 /// Resident memory of this process (proc(5), statm).

@@ -12,7 +12,8 @@
 
 use std::hash::{BuildHasher as _, Hash};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 
 use crate::Policy;
 use crate::ghosts::Ghosts;
@@ -45,11 +46,14 @@ const GATED: Parts = Parts { small_per_cent: 3, ghosts_per_cent: 300, gate: true
 #[derive(Debug)]
 pub struct Fifos<K, V> {
     parts: Parts,
+    /// The small queue is at least so long, unless that is more than a quarter of all.
+    passing: usize,
     nodes: Vec<Node<K, V>>,
     /// The first free node.
     free: u32,
     index: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    /// The same in each run, so that replays can be repeated; nobody outside chooses the keys.
+    hasher: FixedState,
     small: Queue,
     main: Queue,
     ghosts: Ghosts,
@@ -87,23 +91,24 @@ impl<K: Copy + Eq + Hash, V: Copy> Fifos<K, V> {
         + (size_of::<u32>() + 1) * 16 / 7
         + Ghosts::BYTES * GATED.ghosts_per_cent / 100;
 
-    /// Without a gate, for so many blocks.
-    pub fn s3_fifo(blocks: usize) -> Self {
-        Self::new(S3_FIFO, blocks)
+    /// Without a gate, for so many blocks, with room for so many that only pass through.
+    pub fn s3_fifo(blocks: usize, passing: usize) -> Self {
+        Self::new(S3_FIFO, blocks, passing)
     }
 
-    /// With a gate, for so many blocks.
-    pub fn gated(blocks: usize) -> Self {
-        Self::new(GATED, blocks)
+    /// The same with a gate.
+    pub fn gated(blocks: usize, passing: usize) -> Self {
+        Self::new(GATED, blocks, passing)
     }
 
-    fn new(parts: Parts, blocks: usize) -> Self {
+    fn new(parts: Parts, blocks: usize, passing: usize) -> Self {
         Self {
             parts,
+            passing,
             nodes: Vec::with_capacity(blocks),
             free: NONE,
             index: HashTable::with_capacity(blocks),
-            hasher: DefaultHashBuilder::default(),
+            hasher: FixedState::default(),
             small: Queue::EMPTY,
             main: Queue::EMPTY,
             ghosts: Ghosts::new(blocks * parts.ghosts_per_cent / 100),
@@ -118,7 +123,8 @@ impl<K: Copy + Eq + Hash, V: Copy> Fifos<K, V> {
     }
 
     fn small_len_max(&self) -> usize {
-        ((self.small.len + self.main.len) * self.parts.small_per_cent / 100).max(1)
+        let len = self.small.len + self.main.len;
+        (len * self.parts.small_per_cent / 100).max(self.passing.min(len / 4)).max(1)
     }
 
     /// Whether a block that comes goes to the main queue at once.
@@ -299,15 +305,15 @@ mod tests {
     #[test]
     fn of_a_loop_the_part_that_fits_stays() {
         let uses = || (0..100_000).map(|n| n % 1000);
-        let gated = hits(&mut Fifos::gated(500), 500, uses());
+        let gated = hits(&mut Fifos::gated(500, 0), 500, uses());
         assert!(gated > 46_000, "{gated} of at most 50,000");
-        let s3_fifo = hits(&mut Fifos::s3_fifo(500), 500, uses());
+        let s3_fifo = hits(&mut Fifos::s3_fifo(500, 0), 500, uses());
         assert!(s3_fifo < gated, "{s3_fifo}");
     }
 
     #[test]
     fn a_scan_drives_nothing_out_that_is_in_use() {
-        for mut policy in [Fifos::gated(1000), Fifos::s3_fifo(1000)] {
+        for mut policy in [Fifos::gated(1000, 0), Fifos::s3_fifo(1000, 0)] {
             // 700 blocks in use, and after each round 2,000 that are used once.
             let round = |n: u64| (0..700).chain(1_000_000 * (n + 1)..1_000_000 * (n + 1) + 2_000);
             hits(&mut policy, 1000, (0..3).flat_map(|_| 0..700));
@@ -317,8 +323,21 @@ mod tests {
     }
 
     #[test]
+    fn what_only_passes_through_has_its_room_until_it_is_used() {
+        for mut policy in [Fifos::gated(4096, 256), Fifos::s3_fifo(4096, 256)] {
+            // Worth keeping, all of it, and none of it is what comes then.
+            hits(&mut policy, 4096, (0..10).flat_map(|_| 0..4000));
+            (10_000..20_000).for_each(|n| {
+                policy.insert(n, ());
+                policy.evict(&mut |()| false);
+            });
+            assert!((19_800..20_000).all(|n| policy.peek(n).is_some()));
+        }
+    }
+
+    #[test]
     fn new_work_takes_the_place_of_old() {
-        let mut policy = Fifos::gated(1000);
+        let mut policy = Fifos::gated(1000, 0);
         hits(&mut policy, 1000, (0..50_000).map(|n| n % 900));
         let after = hits(&mut policy, 1000, (0..50_000).map(|n| 10_000 + n % 900));
         assert!(after > 40_000, "{after}");
@@ -326,7 +345,7 @@ mod tests {
 
     #[test]
     fn uses_that_were_not_seen_count_when_asked_for() {
-        let mut policy = Fifos::gated(100);
+        let mut policy = Fifos::gated(100, 0);
         (0..100).for_each(|n| assert_eq!(policy.insert(n, n), None));
         let mut kept = 0;
         for _ in 0..90 {
@@ -338,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_removed_block_is_gone_and_its_place_is_used_again() {
-        let mut policy = Fifos::gated(10);
+        let mut policy = Fifos::gated(10, 0);
         (0..10).for_each(|n| assert_eq!(policy.insert(n, n * 10), None));
         assert_eq!((policy.remove(3), policy.remove(3), policy.peek(3)), (Some(30), None, None));
         assert_eq!(policy.insert(4, 41), Some(40));

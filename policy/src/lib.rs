@@ -71,16 +71,17 @@ impl Kind {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Lru, Self::S3Fifo, Self::Gated];
 
-    /// An empty one, for so many blocks.
-    pub fn policy<K, V>(self, blocks: usize) -> Box<dyn Policy<K, V>>
+    /// An empty one, for so many blocks. Of those that come at most `passing` are sure to stay until they are used,
+    /// whatever they are thought to be worth: what is brought in ahead of a sequential reader needs that.
+    pub fn policy<K, V>(self, blocks: usize, passing: usize) -> Box<dyn Policy<K, V>>
     where
         K: Copy + Eq + Hash + Send + 'static,
         V: Copy + Send + 'static,
     {
         match self {
             Self::Lru => Box::new(Lru::new()),
-            Self::S3Fifo => Box::new(Fifos::s3_fifo(blocks)),
-            Self::Gated => Box::new(Fifos::gated(blocks)),
+            Self::S3Fifo => Box::new(Fifos::s3_fifo(blocks, passing)),
+            Self::Gated => Box::new(Fifos::gated(blocks, passing)),
         }
     }
 

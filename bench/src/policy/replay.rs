@@ -74,7 +74,7 @@ struct Cache {
 
 impl Cache {
     fn new(kind: Kind, blocks: usize) -> Self {
-        Self { policy: kind.policy(blocks), blocks }
+        Self { policy: kind.policy(blocks, 0), blocks }
     }
 
     /// Whether `block` was there; it is afterwards. Says what had to go for it.

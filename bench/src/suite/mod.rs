@@ -26,6 +26,7 @@ pub(crate) use self::report::write as report;
 use self::store::{Record, Store};
 use self::target::Target;
 use self::work::Scene;
+pub(crate) use self::work::{Reading, memcached_reads};
 use crate::binaries::Binaries;
 use crate::cli::Run;
 use crate::pool::Pool;

@@ -12,6 +12,7 @@ use rampool_protocol::size::ByteSize;
 use super::figures::Shares;
 use super::plan::{Disk, Plan};
 use super::target::Target;
+use crate::daemon::Daemon;
 use crate::group::{Controller, DiskLimit, Group};
 use crate::mounted::Mounted;
 use crate::passthrough;
@@ -33,6 +34,7 @@ pub(crate) struct Place<'a> {
     pub(crate) target: Target,
     mount: Option<Mount>,
     lenders: Vec<Lender>,
+    memcached: Option<Memcached>,
     lender_groups: Vec<Group>,
     pub(crate) group: Group,
     /// Whether its disk is held back now.
@@ -50,6 +52,12 @@ pub(crate) struct Place<'a> {
 enum Mount {
     Rampool(Client),
     Other(Mounted),
+}
+
+/// A running memcached.
+struct Memcached {
+    daemon: Daemon,
+    port: u16,
 }
 
 /// Why there is none.
@@ -93,6 +101,7 @@ impl<'a> Place<'a> {
             target,
             mount: None,
             lenders: Vec::new(),
+            memcached: None,
             lender_groups: Vec::new(),
             group,
             is_limited: Cell::new(false),
@@ -111,6 +120,12 @@ impl<'a> Place<'a> {
             place.lenders.push(pool.lend_in(&group, &arguments, stop)?);
             place.lender_groups.push(group);
         }
+        if target == Target::Memcached {
+            let group = Group::new(&name("lender"), &[Controller::Memory])?;
+            group.limit_memory(lent + LENDER_OWN)?;
+            place.start_memcached(&group, lent, stop)?;
+            place.lender_groups.push(group);
+        }
         place.mount(plan, stop)?;
         Ok(place)
     }
@@ -119,7 +134,9 @@ impl<'a> Place<'a> {
         let name = format!("mnt-{}", self.target);
         let mountpoint = self.pool.scratch().join(&name);
         let mount = match self.target {
-            Target::PageCache | Target::PageCacheTotal | Target::Direct => return Ok(()),
+            Target::PageCache | Target::PageCacheTotal | Target::Direct | Target::Memcached => {
+                return Ok(());
+            }
             Target::Local | Target::Pool(_) => {
                 let servers: Vec<SocketAddr> =
                     self.lenders.iter().map(|lender| lender.address).collect();
@@ -181,6 +198,25 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
+    fn start_memcached(&mut self, group: &Group, bytes: u64, stop: &Stop) -> Result<(), NoPlace> {
+        let says = self.pool.scratch().join("memcached-port");
+        let mut command = Command::new(installed("memcached")?);
+        // Any free port. Sizes of items close to each other: blocks are all of one.
+        command.args(["-u", "root", "-l", "127.0.0.1", "-U", "0", "-p", "-1", "-f", "1.05"]);
+        command.args(["-m", &(bytes >> 20).to_string()]);
+        self.commands.push(shown(&command));
+        command.env("MEMCACHED_PORT_FILENAME", &says);
+        group.place_in(&mut command)?;
+        let mut daemon = Daemon::start("memcached", command)?;
+        let port = daemon.wait_until(stop, |_| {
+            let text = std::fs::read_to_string(&says).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.trim().parse().ok())
+        })?;
+        let _ = std::fs::remove_file(&says);
+        self.memcached = Some(Memcached { daemon, port });
+        Ok(())
+    }
+
     fn start_mount(
         &mut self,
         name: &'static str,
@@ -197,6 +233,11 @@ impl<'a> Place<'a> {
     /// them in a way of its own.
     pub(crate) fn source(&self) -> Option<&Path> {
         (self.target != Target::JuiceFs).then_some(&*self.source)
+    }
+
+    /// Where memcached listens, if that is the target.
+    pub(crate) fn memcached_port(&self) -> Option<u16> {
+        self.memcached.as_ref().map(|memcached| memcached.port)
     }
 
     /// Whether the application is to go round the page cache by itself.
@@ -230,6 +271,9 @@ impl<'a> Place<'a> {
         self.cpus = Placement::Pinned.cpus(outstanding as usize);
         for lender in &mut self.lenders {
             self.cpus.hold_process(lender.daemon().pid());
+        }
+        if let Some(memcached) = &self.memcached {
+            self.cpus.hold_process(memcached.daemon.pid());
         }
         match &mut self.mount {
             Some(Mount::Rampool(client)) => self.cpus.hold_process(client.daemon().pid()),
@@ -269,8 +313,13 @@ impl<'a> Place<'a> {
 
     /// Bytes that the row uses now, and that are lent to it.
     pub(crate) fn memory(&self) -> Result<(u64, u64)> {
+        let used = self.group.memory()?.used;
+        if self.memcached.is_some() {
+            let groups = self.lender_groups.iter().map(|group| Ok(group.memory()?.used));
+            return Ok((used, groups.sum::<Result<u64>>()?));
+        }
         let lent = self.lenders.iter().map(|lender| Ok(lender.glance()?.held_bytes));
-        Ok((self.group.memory()?.used, lent.sum::<Result<u64>>()?))
+        Ok((used, lent.sum::<Result<u64>>()?))
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Target {
     Pool(u8),
     /// libfuse's example that passes everything on, past the page cache.
     Passthrough,
+    /// memcached, asked for blocks by a program that was rewritten for it.
+    Memcached,
     /// rclone mount.
     Rclone,
     /// JuiceFS, with its objects in the source.
@@ -30,13 +32,14 @@ pub(crate) enum Target {
 
 impl Target {
     /// All kinds, by name.
-    const NAMES: [(&str, Self); 8] = [
+    const NAMES: [(&str, Self); 9] = [
         ("page-cache", Self::PageCache),
         ("page-cache-total", Self::PageCacheTotal),
         ("direct", Self::Direct),
         ("local", Self::Local),
         ("pool", Self::Pool(1)),
         ("passthrough", Self::Passthrough),
+        ("memcached", Self::Memcached),
         ("rclone", Self::Rclone),
         ("juicefs", Self::JuiceFs),
     ];
@@ -51,6 +54,7 @@ impl Target {
             Self::Pool(1) => "rampool, 1 lender".to_owned(),
             Self::Pool(lenders) => format!("rampool, {lenders} lenders"),
             Self::Passthrough => "passthrough".to_owned(),
+            Self::Memcached => "memcached".to_owned(),
             Self::Rclone => "rclone".to_owned(),
             Self::JuiceFs => "JuiceFS".to_owned(),
         }

@@ -19,8 +19,11 @@ use crate::sync::Mutex;
 /// More shards only spread the blocks thinner: this many threads ask at most.
 const SHARDS_MAX: usize = 16;
 
-/// A shard of fewer blocks would evict by chance rather than by use.
-const SHARD_BLOCKS_MIN: usize = 1024;
+/// A shard of fewer blocks would evict by chance rather than by use, and what passes through would be most of it.
+const SHARD_BLOCKS_MIN: usize = 4096;
+
+/// Room in a shard for blocks that are brought in ahead of sequential readers: four groups.
+const PASSING_BLOCKS: usize = 256;
 
 /// The blocks that are in memory.
 pub(crate) struct LocalCache {
@@ -84,7 +87,7 @@ impl LocalCache {
         Ok(Self {
             arena: Arena::new(slots)?,
             shards: (0..shards)
-                .map(|_| Mutex::new(policy.policy(slots as usize / shards)))
+                .map(|_| Mutex::new(policy.policy(slots as usize / shards, PASSING_BLOCKS)))
                 .collect(),
             epochs,
             owners: Owners::new(slots as usize),

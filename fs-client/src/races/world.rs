@@ -19,6 +19,7 @@ use super::any;
 use crate::behind::Behind;
 use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey};
 use crate::contents::Contents;
+use crate::demand::Demand;
 use crate::epochs::Epochs;
 use crate::filesystem::{Caller, Durability, Filesystem, Settings};
 use crate::handles::{FileHandle, HandleId, Handles};
@@ -146,6 +147,7 @@ impl World {
             remote,
             workers: Workers::seats_only(100),
             metrics: Metrics::new(),
+            demand: Demand::new(),
             settings: Settings {
                 attr_timeout: Duration::ZERO,
                 entry_timeout: Duration::ZERO,

@@ -8,6 +8,7 @@
 mod bad_input;
 mod behind;
 mod broken;
+mod cache;
 mod crash;
 mod ends;
 mod liar;

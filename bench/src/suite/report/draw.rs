@@ -36,6 +36,7 @@ pub(crate) fn colour(target: Target) -> RGBColor {
         Target::Pool(1) => RGBColor(213, 94, 0),
         Target::Pool(_) => RGBColor(140, 45, 4),
         Target::Passthrough => RGBColor(0, 158, 115),
+        Target::Memcached => RGBColor(160, 140, 0),
         Target::Rclone => RGBColor(204, 121, 167),
         Target::JuiceFs => RGBColor(120, 90, 160),
     }

@@ -19,6 +19,7 @@ use super::{Task, Told, Work};
 use crate::suite::figures::Figures;
 use crate::suite::place::{NoPlace, installed};
 use crate::suite::plan::Personality;
+use crate::tool::telling_line;
 
 /// A mean file of the small ones, in bytes.
 const SMALL: u64 = 16 << 10;
@@ -133,21 +134,21 @@ fn text(personality: Personality, dir: &Path, bytes: u64, call: Call) -> String 
     }
     let work = match personality {
         Personality::FileServer => threads(&[
-            "createfile name=create,filesetname=data,fd=1",
-            "writewholefile name=write,srcfd=1,fd=1,iosize=1m",
+            "createfile name=create1,filesetname=data,fd=1",
+            "writewholefile name=write1,srcfd=1,fd=1,iosize=1m",
             "closefile name=close1,fd=1",
             "openfile name=open1,filesetname=data,fd=1",
-            "appendfilerand name=append,iosize=16k,fd=1",
+            "appendfilerand name=append1,iosize=16k,fd=1",
             "closefile name=close2,fd=1",
             "openfile name=open2,filesetname=data,fd=1",
-            "readwholefile name=read,fd=1,iosize=1m",
+            "readwholefile name=read1,fd=1,iosize=1m",
             "closefile name=close3,fd=1",
-            "deletefile name=delete,filesetname=data",
-            "statfile name=stat,filesetname=data",
+            "deletefile name=delete1,filesetname=data",
+            "statfile name=stat1,filesetname=data",
         ]),
         Personality::VarMail => threads(&[
-            "deletefile name=delete,filesetname=data",
-            "createfile name=create,filesetname=data,fd=1",
+            "deletefile name=delete1,filesetname=data",
+            "createfile name=create1,filesetname=data,fd=1",
             "appendfilerand name=append1,iosize=16k,fd=1",
             "fsync name=sync1,fd=1",
             "closefile name=close1,fd=1",
@@ -162,42 +163,42 @@ fn text(personality: Personality, dir: &Path, bytes: u64, call: Call) -> String 
         ]),
         Personality::WebProxy => {
             let mut flow = vec![
-                "deletefile name=delete,filesetname=data".to_owned(),
-                "createfile name=create,filesetname=data,fd=1".to_owned(),
-                "appendfilerand name=append,iosize=16k,fd=1".to_owned(),
-                "closefile name=close,fd=1".to_owned(),
+                "deletefile name=delete1,filesetname=data".to_owned(),
+                "createfile name=create1,filesetname=data,fd=1".to_owned(),
+                "appendfilerand name=append1,iosize=16k,fd=1".to_owned(),
+                "closefile name=close1,fd=1".to_owned(),
             ];
             flow.extend((0..5).flat_map(read_whole));
             threads(&flow)
         }
         Personality::WebServer => {
             let mut flow: Vec<String> = (0..10).flat_map(read_whole).collect();
-            flow.push("appendfilerand name=append,filesetname=log,iosize=16k,fd=2".to_owned());
+            flow.push("appendfilerand name=append1,filesetname=log,iosize=16k,fd=2".to_owned());
             threads(&flow)
         }
         Personality::VideoServer => {
             let serve = process(
                 "serve",
                 THREADS,
-                &["read name=serve,filesetname=data,iosize=256k,fd=1,opennext"],
+                &["read name=serve1,filesetname=data,iosize=256k,fd=1,opennext"],
             );
             let replace = [
-                "deletefile name=delete,filesetname=new",
-                "createfile name=create,filesetname=new,fd=1",
-                "writewholefile name=write,fd=1,iosize=1m",
-                "closefile name=close,fd=1",
+                "deletefile name=delete1,filesetname=new",
+                "createfile name=create1,filesetname=new,fd=1",
+                "writewholefile name=write1,fd=1,iosize=1m",
+                "closefile name=close1,fd=1",
                 "delay name=wait,value=1",
             ];
             serve + &process("replace", 1, &replace)
         }
         Personality::Oltp => {
-            let readers = ["read name=read,filesetname=data,iosize=4k,random,opennext"];
+            let readers = ["read name=read1,filesetname=data,iosize=4k,random,opennext"];
             let writers = [
-                "write name=write,filesetname=data,iosize=4k,random,dsync,opennext",
+                "write name=write1,filesetname=data,iosize=4k,random,dsync,opennext",
                 "delay name=wait,value=1",
             ];
             let log = [
-                "write name=log,filesetname=log,iosize=16k,random,dsync",
+                "write name=log1,filesetname=log,iosize=16k,random,dsync",
                 "delay name=wait,value=1",
             ];
             process("readers", THREADS, &readers)
@@ -205,7 +206,7 @@ fn text(personality: Personality, dir: &Path, bytes: u64, call: Call) -> String 
                 + &process("log", 1, &log)
         }
         Personality::RandomRead => {
-            process("readers", 1, &["read name=read,filesetname=data,iosize=4k,random"])
+            process("readers", 1, &["read name=read1,filesetname=data,iosize=4k,random"])
         }
     };
     text.push_str(&work);
@@ -231,6 +232,7 @@ fn threads(flow: &[impl AsRef<str>]) -> String {
     process("work", THREADS, flow)
 }
 
+/// Its own words are no names: "create" is none, "create1" is one.
 fn process(name: &str, threads: u32, flow: &[impl AsRef<str>]) -> String {
     let mut text = format!(
         "define process name={name},instances=1\n{{\n  thread name={name},memsize=1m,instances={threads}\n  {{\n"
@@ -245,7 +247,7 @@ fn process(name: &str, threads: u32, flow: &[impl AsRef<str>]) -> String {
 /// `IO Summary: 12345 ops 123.4 ops/s 100/20 rd/wr 5.6mb/s 1.2ms/op`.
 fn figures(printed: &str) -> Result<Figures> {
     let line = printed.lines().find(|line| line.contains("IO Summary"));
-    let line = line.context("filebench printed no summary")?;
+    let line = line.with_context(|| format!("filebench: {}", telling_line(printed)))?;
     let words: Vec<&str> = line.split_whitespace().collect();
     let before = |word: &str| {
         let place = words.iter().position(|found| *found == word)?;

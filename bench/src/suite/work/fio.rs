@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use super::{Task, Told, Work};
+use super::{Task, Told, Work, memcached};
 use crate::scratch::Scratch;
 use crate::suite::case::FioJob;
 use crate::suite::figures::{Figures, Latency};
@@ -33,14 +33,25 @@ impl Work for FioJob {
     }
 
     fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+        if let Some(port) = task.place.memcached_port() {
+            return memcached::run(task, self, &task.dir.join(DATA), port, seconds);
+        }
         let text = measuring(self, &task.dir.join(DATA), task.place.is_direct(), seconds);
         run(task, &text, seconds)
     }
 
     /// Reads everything once.
     fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
-        run(task, &warming(&task.dir.join(DATA), task.place.is_direct()), 0).map(drop)
+        if task.place.memcached_port().is_some() {
+            return self.work(task, 0).map(drop);
+        }
+        read_once(task, &[task.dir.join(DATA)])
     }
+}
+
+/// Reads each file once, in any order.
+pub(super) fn read_once(task: &Task<'_>, files: &[PathBuf]) -> Result<(), NoPlace> {
+    run(task, &warming(files, task.place.is_direct()), 0).map(drop)
 }
 
 /// Runs a job file.
@@ -69,7 +80,7 @@ fn measuring(job: &FioJob, file: &Path, direct: bool, seconds: u32) -> String {
         (Access::Sequential, Mix::Write) => "write",
         (Access::Sequential, Mix::Mixed) => "rw",
     };
-    let mut text = begin(file, direct);
+    let mut text = begin(&[file.to_owned()], direct);
     let _ = writeln!(text, "rw={pattern}\nbs={}\ntime_based=1\nruntime={seconds}", job.block.0);
     if job.mix == Mix::Mixed {
         text.push_str("rwmixread=70\n");
@@ -90,16 +101,19 @@ fn measuring(job: &FioJob, file: &Path, direct: bool, seconds: u32) -> String {
 }
 
 /// The job file that reads everything once, in any order.
-fn warming(file: &Path, direct: bool) -> String {
-    format!("{}rw=randread\nbs={WARM_BLOCK}\nnumjobs=1\n[warming]\n", begin(file, direct))
+fn warming(files: &[PathBuf], direct: bool) -> String {
+    format!("{}rw=randread\nbs={WARM_BLOCK}\nnumjobs=1\n[warming]\n", begin(files, direct))
 }
 
 /// What both share: each read by a thread that waits for it, nothing dropped from the page cache beforehand.
-fn begin(file: &Path, direct: bool) -> String {
+fn begin(files: &[PathBuf], direct: bool) -> String {
+    // A colon would begin the next name.
+    let names = files.iter().map(|file| file.display().to_string().replace(':', "\\:"));
+    let names: Vec<String> = names.collect();
     format!(
         "[global]\nfilename={}\nioengine=psync\ndirect={}\nthread=1\ngroup_reporting=1\ninvalidate=0\n\
          randrepeat=0\nfadvise_hint=0\n",
-        file.display(),
+        names.join(":"),
         u8::from(direct)
     )
 }

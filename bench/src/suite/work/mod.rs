@@ -3,6 +3,7 @@
 mod applications;
 mod filebench;
 mod fio;
+mod memcached;
 mod pgbench;
 mod redis;
 mod sqlite;
@@ -15,14 +16,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::case::{Case, Workload};
+use super::case::{Case, FioJob, Workload};
 use super::figures::Figures;
 use super::place::{NoPlace, Place, shares, shown};
-use super::plan::{Personality, Plan, Program};
+use super::plan::{Access, Mix, Personality, Plan, Program, Spread};
 use super::store::Store;
 use super::target::Target;
 use crate::pool::Pool;
 use crate::stop::Stop;
+
+pub(crate) use self::memcached::{Reading, read as memcached_reads};
 
 /// How long a program may take over a run, besides its measured stretch.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -76,6 +79,16 @@ impl Workload {
         match target {
             // Only fio can be told to go round the page cache.
             Target::Direct => matches!(self, Self::Fio(_)),
+            // It holds blocks, not files.
+            Target::Memcached => matches!(
+                self,
+                Self::Fio(FioJob {
+                    access: Access::Random,
+                    mix: Mix::Read,
+                    spread: Spread::Uniform,
+                    ..
+                })
+            ),
             _ => true,
         }
     }
@@ -218,22 +231,36 @@ struct Ran {
     aside: TempDir,
 }
 
+/// The large files below a directory: those that make up a database.
+fn large_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    const LARGE: u64 = 1 << 20;
+    let mut large = files_below(dir)?;
+    large.retain(|file| file.metadata().is_ok_and(|metadata| metadata.len() >= LARGE));
+    Ok(large)
+}
+
 /// Lets the kernel forget the contents of all files below a directory: what has made them does not count.
 fn forget(dir: &Path) -> Result<()> {
     let root = fs::File::open(dir).context("the files that were made are gone")?;
     rustix::fs::syncfs(&root).context("cannot write to the disk what was made")?;
+    for path in files_below(dir)? {
+        let file = fs::File::open(&path).context("files that were made are gone")?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    Ok(())
+}
+
+fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(next) = dirs.pop() {
-        for entry in fs::read_dir(&next)?.flatten() {
+        for entry in fs::read_dir(&next).context("cannot list what was made")?.flatten() {
             match entry.file_type()? {
                 kind if kind.is_dir() => dirs.push(entry.path()),
-                kind if kind.is_file() => {
-                    let file = fs::File::open(entry.path())?;
-                    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-                }
+                kind if kind.is_file() => files.push(entry.path()),
                 _ => {}
             }
         }
     }
-    Ok(())
+    Ok(files)
 }

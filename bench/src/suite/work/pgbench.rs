@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow};
 use rustix::process::Signal;
 
-use super::{Task, Told, Work};
+use super::fio::read_once;
+use super::{Task, Told, Work, large_files};
 use crate::postgres::{Cluster, need};
 use crate::suite::figures::{Figures, Latency};
 use crate::suite::place::NoPlace;
@@ -39,6 +40,11 @@ impl Work for Pgbench {
         done(&cluster.client("pgbench", &["-i", "-q", "-s", &scale, "postgres"])?)?;
         cluster.stop(server, Signal::INT)?;
         Ok(())
+    }
+
+    /// Chance would leave some of it out for long.
+    fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
+        read_once(task, &large_files(&task.dir)?)
     }
 
     fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {

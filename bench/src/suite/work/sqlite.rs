@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
-use super::{Task, Told, Work};
+use super::fio::read_once;
+use super::{Task, Told, Work, large_files};
 use crate::suite::figures::Figures;
 use crate::suite::place::{NoPlace, installed, shown};
 use crate::tool::telling_line;
@@ -35,6 +36,11 @@ impl Work for Sqlite {
         ));
         task.run(command, 0)?;
         Ok(())
+    }
+
+    /// Chance would leave some of it out for long.
+    fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
+        read_once(task, &large_files(&task.dir)?)
     }
 
     fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {

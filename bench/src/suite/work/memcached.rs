@@ -1,0 +1,162 @@
+//! memcached as a store of blocks, asked through its own client: what a program does that was rewritten for it.
+//!
+//! A block that memcached does not have is read from the file, past the page cache, and stored there. This runs as a
+//! process of its own, so that a row's memory and its disk are those of its control group.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+use memcache::Client;
+use rand::{RngExt as _, rngs::SmallRng};
+
+use super::{Task, Told};
+use crate::latency::Latencies;
+use crate::pages::PageBuffer;
+use crate::reads::{Open, open};
+use crate::suite::case::FioJob;
+use crate::suite::figures::{Figures, Latency};
+use crate::suite::place::NoPlace;
+
+/// Threads that fill it.
+const WARM_THREADS: u32 = 4;
+
+/// What the process is told.
+#[derive(Args)]
+pub(crate) struct Reading {
+    /// Where memcached listens on this machine.
+    #[arg(long)]
+    port: u16,
+    #[arg(long)]
+    file: PathBuf,
+    /// In bytes.
+    #[arg(long)]
+    block: usize,
+    #[arg(long)]
+    threads: u32,
+    /// Blocks in any order for so long; 0 for each block once.
+    #[arg(long)]
+    seconds: u32,
+}
+
+/// Reads blocks of `file` as `job` has it; for 0 seconds, each once.
+pub(super) fn run(
+    task: &Task<'_>,
+    job: &FioJob,
+    file: &Path,
+    port: u16,
+    seconds: u32,
+) -> Result<Told, NoPlace> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let threads = if seconds == 0 { WARM_THREADS } else { job.outstanding };
+    let numbers = [
+        ("--port", u64::from(port)),
+        ("--block", job.block.0),
+        ("--threads", u64::from(threads)),
+        ("--seconds", u64::from(seconds)),
+    ];
+    let mut command = Command::new(own);
+    command.arg("memcached-reads").arg("--file").arg(file);
+    for (name, number) in numbers {
+        command.args([name, &number.to_string()]);
+    }
+    let ran = task.run(command, seconds)?;
+    let figures = serde_json::from_str(&ran.printed).context("its figures are not understood")?;
+    Ok(Told { figures, commands: vec![ran.typed] })
+}
+
+/// The process: reads, and prints its figures.
+pub(crate) fn read(reading: &Reading) -> Result<()> {
+    let bytes = reading.file.metadata().context("the file is not there")?.len();
+    let blocks = bytes / reading.block as u64;
+    let begin = Instant::now();
+    let parts = thread::scope(|scope| {
+        let threads = (0..reading.threads).map(|number| {
+            scope.spawn(move || Reader::new(reading)?.run(reading, number, blocks, begin))
+        });
+        let threads: Vec<_> = threads.collect();
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(part) => part,
+            Err(_) => Err(anyhow!("a thread ended")),
+        });
+        joined.collect::<Result<Vec<Latencies>>>()
+    })?;
+    let elapsed = begin.elapsed().as_secs_f64();
+    let mut all = Latencies::new();
+    parts.iter().for_each(|part| all.add(part));
+    let per_second = all.count() as f64 / elapsed;
+    let at = |quantile: f64| all.quantile_us(quantile);
+    let figures = Figures {
+        per_second,
+        bytes_per_second: Some(per_second * reading.block as f64),
+        latency: Some(Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999) }),
+        ..Figures::default()
+    };
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+/// One thread, with a connection of its own.
+struct Reader {
+    client: Client,
+    file: File,
+    buffer: PageBuffer,
+    block: usize,
+}
+
+impl Reader {
+    fn new(reading: &Reading) -> Result<Self> {
+        let address = format!("memcache+tcp://127.0.0.1:{}?tcp_nodelay=true", reading.port);
+        let client = memcache::connect(address).context("memcached does not answer")?;
+        let file = open(&reading.file, Open::Direct)?;
+        let buffer = PageBuffer::new(reading.block);
+        Ok(Self { client, file, buffer, block: reading.block })
+    }
+
+    fn run(
+        &mut self,
+        reading: &Reading,
+        number: u32,
+        blocks: u64,
+        begin: Instant,
+    ) -> Result<Latencies> {
+        let mut latencies = Latencies::new();
+        let mut one = |block: u64| -> Result<()> {
+            let start = Instant::now();
+            self.get(block)?;
+            latencies.record(start.elapsed());
+            Ok(())
+        };
+        if reading.seconds == 0 {
+            let step = reading.threads as usize;
+            (u64::from(number)..blocks).step_by(step).try_for_each(&mut one)?;
+        } else {
+            let mut rng: SmallRng = rand::make_rng();
+            let long = Duration::from_secs(u64::from(reading.seconds));
+            while begin.elapsed() < long {
+                one(rng.random_range(0..blocks))?;
+            }
+        }
+        Ok(latencies)
+    }
+
+    /// Reads a block into the buffer.
+    fn get(&mut self, block: u64) -> Result<()> {
+        let key = format!("b{block}");
+        let stored: Option<Vec<u8>> = self.client.get(&key).context("memcached")?;
+        let buffer = &mut self.buffer.bytes_mut()[..self.block];
+        match stored {
+            Some(stored) if stored.len() == buffer.len() => buffer.copy_from_slice(&stored),
+            _ => {
+                self.file.read_exact_at(buffer, block * self.block as u64)?;
+                self.client.set(&key, &*buffer, 0).context("memcached")?;
+            }
+        }
+        Ok(())
+    }
+}
