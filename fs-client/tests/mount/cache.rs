@@ -6,13 +6,13 @@ use std::os::unix::fs::FileExt as _;
 use crate::support::{Mounted, noise};
 
 const BLOCK: u64 = 4096;
-const BLOCKS: u64 = 8192;
+const BLOCKS: u64 = 16_384;
 
 #[test]
 fn status_tells_what_more_memory_would_answer() {
     let mut mounted = Mounted::prepare();
     fs::write(mounted.source.join("f"), noise(1, (BLOCKS * BLOCK) as usize)).unwrap();
-    mounted.mount(&["--cache-size", "4M"]);
+    mounted.mount(&["--cache-size", "16M"]);
     assert_eq!(mounted.status()["demand"], serde_json::json!([]), "nothing was read");
     let file = File::open(mounted.path("f")).unwrap();
     let mut block = [0; BLOCK as usize];
@@ -30,7 +30,7 @@ fn status_tells_what_more_memory_would_answer() {
         .collect();
     let at = |mib: u64| demand.iter().find(|(bytes, _)| *bytes == mib << 20).unwrap().1;
     // A loop: of no use to a cache that it does not fit into.
-    assert!(at(2) < 0.02 && at(4) < 0.02 && at(8) < 0.02, "{demand:?}");
-    assert!((at(64) - 0.5).abs() < 0.02, "{demand:?}");
+    assert!(at(8) < 0.02 && at(16) < 0.02 && at(32) < 0.02, "{demand:?}");
+    assert!((at(128) - 0.5).abs() < 0.02, "{demand:?}");
     mounted.unmount();
 }
