@@ -12,7 +12,7 @@ const BLOCKS: u64 = 16_384;
 fn status_tells_what_more_memory_would_answer() {
     let mut mounted = Mounted::prepare();
     fs::write(mounted.source.join("f"), noise(1, (BLOCKS * BLOCK) as usize)).unwrap();
-    mounted.mount(&["--cache-size", "16M"]);
+    mounted.mount(&[]);
     assert_eq!(mounted.status()["demand"], serde_json::json!([]), "nothing was read");
     let file = File::open(mounted.path("f")).unwrap();
     let mut block = [0; BLOCK as usize];
@@ -29,8 +29,8 @@ fn status_tells_what_more_memory_would_answer() {
         .map(|of| (of["cache_bytes"].as_u64().unwrap(), of["hit_ratio"].as_f64().unwrap()))
         .collect();
     let at = |mib: u64| demand.iter().find(|(bytes, _)| *bytes == mib << 20).unwrap().1;
-    // A loop: of no use to a cache that it does not fit into.
-    assert!(at(8) < 0.02 && at(16) < 0.02 && at(32) < 0.02, "{demand:?}");
-    assert!((at(128) - 0.5).abs() < 0.02, "{demand:?}");
+    // A loop: of no use to a cache that it does not fit into. Of some 4,000 samples.
+    assert!(at(8) < 0.05 && at(16) < 0.05 && at(32) < 0.05, "{demand:?}");
+    assert!((at(128) - 0.5).abs() < 0.05, "{demand:?}");
     mounted.unmount();
 }
