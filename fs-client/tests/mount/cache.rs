@@ -29,8 +29,8 @@ fn status_tells_what_more_memory_would_answer() {
         .map(|of| (of["cache_bytes"].as_u64().unwrap(), of["hit_ratio"].as_f64().unwrap()))
         .collect();
     let at = |mib: u64| demand.iter().find(|(bytes, _)| *bytes == mib << 20).unwrap().1;
-    // A loop: of no use to a cache that it does not fit into. Of some 4,000 samples.
-    assert!(at(8) < 0.05 && at(16) < 0.05 && at(32) < 0.05, "{demand:?}");
-    assert!((at(128) - 0.5).abs() < 0.05, "{demand:?}");
+    // A loop: of no use to a cache that it does not fit into. Estimated from a quarter of the blocks, whose number is some per cent off.
+    assert!(at(8) < 0.1 && at(16) < 0.1 && at(32) < 0.1, "{demand:?}");
+    assert!((at(128) - 0.5).abs() < 0.1, "{demand:?}");
     mounted.unmount();
 }
