@@ -21,6 +21,7 @@ fn status_tells_what_more_memory_would_answer() {
     for n in 0..2 * BLOCKS {
         file.read_exact_at(&mut block, n * 3001 % BLOCKS * BLOCK).unwrap();
     }
+    drop(file);
     let status = mounted.status();
     let demand: Vec<(u64, f64)> = status["demand"]
         .as_array()
@@ -29,7 +30,7 @@ fn status_tells_what_more_memory_would_answer() {
         .map(|of| (of["cache_bytes"].as_u64().unwrap(), of["hit_ratio"].as_f64().unwrap()))
         .collect();
     let at = |mib: u64| demand.iter().find(|(bytes, _)| *bytes == mib << 20).unwrap().1;
-    // A loop: of no use to a cache that it does not fit into. Estimated from a quarter of the blocks, whose number is some per cent off.
+    // A loop: of no use to a cache that it does not fit into. Estimated from a quarter of the blocks, more or less.
     assert!(at(8) < 0.1 && at(16) < 0.1 && at(32) < 0.1, "{demand:?}");
     assert!((at(128) - 0.5).abs() < 0.1, "{demand:?}");
     mounted.unmount();
