@@ -1,6 +1,7 @@
 //! Control groups of our own, of either version: a disk of so many reads a second, a machine of so
 //! much memory, for a few processes.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -25,6 +26,8 @@ pub(crate) enum Controller {
 pub(crate) struct Group {
     /// One in each hierarchy that it is in.
     places: Vec<Place>,
+    /// Disks that are limited for everybody, by their number.
+    own_disks: RefCell<Vec<String>>,
 }
 
 /// A directory of a group.
@@ -71,6 +74,8 @@ impl Controller {
 }
 
 impl DiskLimit {
+    const ALL: [Self; 4] = [Self::Reads, Self::Writes, Self::BytesRead, Self::BytesWritten];
+
     /// The file of version 1, the key in io.max of version 2.
     fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -117,7 +122,7 @@ impl Group {
     }
 
     fn make(parents: Vec<(Version, PathBuf, Vec<Controller>)>, name: &str) -> Result<Self> {
-        let mut group = Self { places: Vec::new() };
+        let mut group = Self { places: Vec::new(), own_disks: RefCell::default() };
         for (version, parent, controllers) in parents {
             let enabled = match version {
                 Version::One => Vec::new(),
@@ -142,19 +147,26 @@ impl Group {
         path: &Path,
         limits: &[(DiskLimit, Option<u64>)],
     ) -> Result<()> {
-        let disk: BlockDevice = disk::disk_of(path)?;
         let place = self.place(Controller::Disk)?;
-        for &(limit, value) in limits {
-            let (old, new) = limit.names();
-            let (file, text) = match (place.version, value) {
-                (Version::One, value) => (old, format!("{disk} {}", value.unwrap_or(0))),
-                (Version::Two, Some(value)) => ("io.max", format!("{disk} {new}={value}")),
-                (Version::Two, None) => ("io.max", format!("{disk} {new}=max")),
-            };
-            fs::write(place.dir.join(file), text)
-                .with_context(|| format!("the kernel does not limit the disk {disk}"))?;
+        set_limits(place.version, &place.dir, path, limits)
+    }
+
+    /// Sets limits of the disk below `path`, which is nobody else's, for its processes and for what the kernel writes
+    /// later on their behalf; none takes one away. Version 1 does not know on whose behalf: there all limits of this
+    /// disk are set for everybody, until the group is dropped.
+    pub(crate) fn limit_own_disk(
+        &self,
+        path: &Path,
+        limits: &[(DiskLimit, Option<u64>)],
+    ) -> Result<()> {
+        let place = self.place(Controller::Disk)?;
+        match (place.version, place.dir.parent()) {
+            (Version::One, Some(root)) => {
+                self.own_disks.borrow_mut().push(disk::disk_of(path)?.to_string());
+                set_limits(Version::One, root, path, limits)
+            }
+            _ => self.limit_disk(path, limits),
         }
-        Ok(())
     }
 
     /// Its processes, and what the kernel caches for them, use at most so much memory.
@@ -222,6 +234,13 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        for disk in self.own_disks.take() {
+            let place = self.place(Controller::Disk).ok();
+            let Some(root) = place.and_then(|place| place.dir.parent()) else { continue };
+            for (file, _) in DiskLimit::ALL.map(DiskLimit::names) {
+                let _ = fs::write(root.join(file), format!("{disk} 0"));
+            }
+        }
         for place in &self.places {
             // A process leaves its group a moment after it has ended.
             for _ in 0..100 {
@@ -236,6 +255,27 @@ impl Drop for Group {
             }
         }
     }
+}
+
+/// Sets limits of the disk below `path` in the group `dir`.
+fn set_limits(
+    version: Version,
+    dir: &Path,
+    path: &Path,
+    limits: &[(DiskLimit, Option<u64>)],
+) -> Result<()> {
+    let disk: BlockDevice = disk::disk_of(path)?;
+    for &(limit, value) in limits {
+        let (old, new) = limit.names();
+        let (file, text) = match (version, value) {
+            (Version::One, value) => (old, format!("{disk} {}", value.unwrap_or(0))),
+            (Version::Two, Some(value)) => ("io.max", format!("{disk} {new}={value}")),
+            (Version::Two, None) => ("io.max", format!("{disk} {new}=max")),
+        };
+        fs::write(dir.join(file), text)
+            .with_context(|| format!("the kernel does not limit the disk {disk}"))?;
+    }
+    Ok(())
 }
 
 /// The hierarchy that has a controller. `offers` says what a root of version 2 has.

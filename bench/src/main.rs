@@ -15,6 +15,7 @@ mod daemon;
 mod demo;
 mod disk;
 mod group;
+mod image;
 mod latency;
 mod lending;
 mod micro;

@@ -10,7 +10,6 @@ mod compare;
 mod fio;
 mod fsx;
 mod git;
-mod image;
 mod pjdfstest;
 mod postgres;
 mod report;

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rampool_protocol::size::ByteSize;
 
-use super::image::Image;
 use super::suite::Side;
 use crate::binaries::Binaries;
+use crate::image::Image;
 use crate::pool::{Client, Lender, MountPlan, Pool};
 use crate::scratch::Scratch;
 use crate::stop::Stop;
 
 /// Smaller than what the suites write.
 const CACHE: ByteSize = ByteSize::mib(16);
+const IMAGE_BYTES: u64 = 8 << 30;
 const LEND: ByteSize = ByteSize::mib(512);
 
 /// The filesystem of all sources, and the pool. Dropping it removes everything.
@@ -48,7 +49,7 @@ impl Stage {
         fs::set_permissions(scratch.join("."), open_to_all)?;
         let pool = Pool::new(binaries, scratch)?;
         let root = pool.scratch().join("e");
-        let image = Image::mount(&pool.scratch().join("ext4.img"), &root)?;
+        let image = Image::mount(&pool.scratch().join("ext4.img"), IMAGE_BYTES, &root)?;
         Ok(Self { _image: image, root, pool, sites: Cell::new(0) })
     }
 

@@ -6,14 +6,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use rampool_protocol::size::ByteSize;
+use tempfile::TempDir;
 
 use super::figures::Shares;
 use super::plan::{Disk, Plan};
 use super::target::Target;
 use crate::daemon::Daemon;
 use crate::group::{Controller, DiskLimit, Group};
+use crate::image::Image;
 use crate::mounted::Mounted;
 use crate::passthrough;
 use crate::placement::{Cpus, Placement};
@@ -24,8 +26,12 @@ use crate::tool::{Need, Running};
 
 /// Of a row's memory, for the application and for what the daemon needs besides its cache.
 pub(crate) const BESIDES_CACHE: u64 = 32 << 20;
+/// The same for daemons that are written in Go: their own is more.
+const BESIDES_CACHE_IN_GO: u64 = 80 << 20;
 /// A lender's own, besides what it lends.
 const LENDER_OWN: u64 = 64 << 20;
+/// Of a disk, besides one and a half times the working set.
+const DISK_ROOM: u64 = 256 << 20;
 /// Lenders lend so many per cent of the working set: what is overwritten or left behind takes room as well.
 const LENT_PER_CENT: u64 = 115;
 
@@ -39,6 +45,8 @@ pub(crate) struct Place<'a> {
     pub(crate) group: Group,
     /// Whether its disk is held back now.
     is_limited: Cell<bool>,
+    /// What rclone keeps.
+    files_in_memory: Option<TempDir>,
     /// Where all that take part run.
     cpus: Cpus,
     pool: &'a Pool,
@@ -47,6 +55,7 @@ pub(crate) struct Place<'a> {
     pub(crate) dir: PathBuf,
     /// How it was set up, for the report.
     pub(crate) commands: Vec<String>,
+    _disk: Image,
 }
 
 enum Mount {
@@ -84,12 +93,19 @@ impl<'a> Place<'a> {
         stop: &Stop,
     ) -> Result<Self, NoPlace> {
         let name = |part: &str| format!("rampool-bench-{}-{target}-{part}", std::process::id());
-        let source = pool.scratch().join(&format!("source-{target}"));
-        if source.exists() {
-            // Of a set-up before this one.
-            std::fs::remove_dir_all(&source).context("cannot clear the source")?;
+        let scratch = pool.scratch();
+        // What databases write ahead and leave behind takes room as well.
+        let disk_bytes = bytes + bytes / 2 + DISK_ROOM;
+        let free = rustix::fs::statvfs(scratch.path()).map_err(anyhow::Error::from)?;
+        let free = free.f_bavail * free.f_frsize;
+        if free < disk_bytes {
+            let (free, wanted) = (ByteSize(free), ByteSize(disk_bytes));
+            let dir = scratch.path().parent().unwrap_or(Path::new("/")).display();
+            Err(anyhow!("{free} free in {dir}, {wanted} wanted; choose another place with --dir"))?;
         }
-        std::fs::create_dir_all(&source).context("cannot make a directory for the source")?;
+        let source = scratch.join(&format!("source-{target}"));
+        let disk = scratch.join(&format!("disk-{target}.img"));
+        let disk = Image::mount_direct(&disk, disk_bytes, &source)?;
         let lent = bytes / 100 * LENT_PER_CENT;
         let memory = match target {
             Target::PageCacheTotal => plan.memory.0 + own_memory + lent,
@@ -105,11 +121,13 @@ impl<'a> Place<'a> {
             lender_groups: Vec::new(),
             group,
             is_limited: Cell::new(false),
+            files_in_memory: None,
             cpus: Placement::Free.cpus(1),
             pool,
             dir: source.clone(),
             source,
             commands: Vec::new(),
+            _disk: disk,
         };
         for n in 0..target.lenders() {
             let each = lent / u64::from(target.lenders());
@@ -165,8 +183,12 @@ impl<'a> Place<'a> {
             Target::Rclone => {
                 let mut command = Command::new(installed("rclone")?);
                 command.arg("mount").arg(&self.source).arg(&mountpoint);
-                command.args(["--vfs-cache-mode", "full", "--cache-dir"]);
-                command.arg(self.pool.scratch().join("rclone-cache"));
+                command.args(["--allow-other", "--vfs-cache-mode", "full", "--vfs-cache-max-size"]);
+                command.arg((plan.memory.0 - BESIDES_CACHE_IN_GO).to_string());
+                // In memory, which counts as the row's.
+                let cache = tempfile::tempdir_in("/dev/shm").context("no memory for files")?;
+                command.arg("--cache-dir").arg(cache.path());
+                self.files_in_memory = Some(cache);
                 self.start_mount("rclone", command, &mountpoint, stop)?
             }
             Target::JuiceFs => {
@@ -177,7 +199,7 @@ impl<'a> Place<'a> {
                 format.args([&volume, "bench"]);
                 self.commands.push(shown(&format));
                 crate::binaries::output(format)?;
-                let cache = (plan.memory.0 - BESIDES_CACHE) >> 20;
+                let cache = (plan.memory.0 - BESIDES_CACHE_IN_GO) >> 20;
                 let mut command = Command::new(&program);
                 command.args([
                     "mount",
@@ -262,7 +284,7 @@ impl<'a> Place<'a> {
         if limits.is_empty() {
             return Ok(());
         }
-        self.group.limit_disk(&self.source, &limits)
+        self.group.limit_own_disk(&self.source, &limits)
     }
 
     /// From now on application, daemon and lenders share one CPU if only one request is outstanding at a time, and

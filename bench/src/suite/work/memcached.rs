@@ -111,7 +111,7 @@ struct Reader {
 
 impl Reader {
     fn new(reading: &Reading) -> Result<Self> {
-        let address = format!("memcache+tcp://127.0.0.1:{}?tcp_nodelay=true", reading.port);
+        let address = format!("memcache://127.0.0.1:{}?tcp_nodelay=true", reading.port);
         let client = memcache::connect(address).context("memcached does not answer")?;
         let file = open(&reading.file, Open::Direct)?;
         let buffer = PageBuffer::new(reading.block);
