@@ -152,21 +152,19 @@ impl Group {
     }
 
     /// Sets limits of the disk below `path`, which is nobody else's, for its processes and for what the kernel writes
-    /// later on their behalf; none takes one away. Version 1 does not know on whose behalf: there all limits of this
-    /// disk are set for everybody, until the group is dropped.
+    /// later on their behalf; none takes one away. Version 1 does not know on whose behalf, and its limits are not
+    /// handed down: there they are set for the root group as well, until this one is dropped.
     pub(crate) fn limit_own_disk(
         &self,
         path: &Path,
         limits: &[(DiskLimit, Option<u64>)],
     ) -> Result<()> {
         let place = self.place(Controller::Disk)?;
-        match (place.version, place.dir.parent()) {
-            (Version::One, Some(root)) => {
-                self.own_disks.borrow_mut().push(disk::disk_of(path)?.to_string());
-                set_limits(Version::One, root, path, limits)
-            }
-            _ => self.limit_disk(path, limits),
+        if let (Version::One, Some(root)) = (place.version, place.dir.parent()) {
+            self.own_disks.borrow_mut().push(disk::disk_of(path)?.to_string());
+            set_limits(Version::One, root, path, limits)?;
         }
+        self.limit_disk(path, limits)
     }
 
     /// Its processes, and what the kernel caches for them, use at most so much memory.

@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use rampool_protocol::size::ByteSize;
-use tempfile::TempDir;
 
 use super::figures::Shares;
 use super::plan::{Disk, Plan};
@@ -26,8 +25,8 @@ use crate::tool::{Need, Running};
 
 /// Of a row's memory, for the application and for what the daemon needs besides its cache.
 pub(crate) const BESIDES_CACHE: u64 = 32 << 20;
-/// The same for daemons that are written in Go: their own is more.
-const BESIDES_CACHE_IN_GO: u64 = 80 << 20;
+/// The same for JuiceFS, whose own is more.
+const BESIDES_CACHE_OF_JUICEFS: u64 = 80 << 20;
 /// A lender's own, besides what it lends.
 const LENDER_OWN: u64 = 64 << 20;
 /// Of a disk, besides one and a half times the working set.
@@ -45,8 +44,6 @@ pub(crate) struct Place<'a> {
     pub(crate) group: Group,
     /// Whether its disk is held back now.
     is_limited: Cell<bool>,
-    /// What rclone keeps.
-    files_in_memory: Option<TempDir>,
     /// Where all that take part run.
     cpus: Cpus,
     pool: &'a Pool,
@@ -121,7 +118,6 @@ impl<'a> Place<'a> {
             lender_groups: Vec::new(),
             group,
             is_limited: Cell::new(false),
-            files_in_memory: None,
             cpus: Placement::Free.cpus(1),
             pool,
             dir: source.clone(),
@@ -183,12 +179,9 @@ impl<'a> Place<'a> {
             Target::Rclone => {
                 let mut command = Command::new(installed("rclone")?);
                 command.arg("mount").arg(&self.source).arg(&mountpoint);
-                command.args(["--allow-other", "--vfs-cache-mode", "full", "--vfs-cache-max-size"]);
-                command.arg((plan.memory.0 - BESIDES_CACHE_IN_GO).to_string());
-                // In memory, which counts as the row's.
-                let cache = tempfile::tempdir_in("/dev/shm").context("no memory for files")?;
-                command.arg("--cache-dir").arg(cache.path());
-                self.files_in_memory = Some(cache);
+                // It caches files in files; what of them is in memory is the page cache.
+                command.args(["--allow-other", "--vfs-cache-mode", "full", "--cache-dir"]);
+                command.arg(self.source.join(".rclone-cache"));
                 self.start_mount("rclone", command, &mountpoint, stop)?
             }
             Target::JuiceFs => {
@@ -199,7 +192,7 @@ impl<'a> Place<'a> {
                 format.args([&volume, "bench"]);
                 self.commands.push(shown(&format));
                 crate::binaries::output(format)?;
-                let cache = (plan.memory.0 - BESIDES_CACHE_IN_GO) >> 20;
+                let cache = (plan.memory.0 - BESIDES_CACHE_OF_JUICEFS) >> 20;
                 let mut command = Command::new(&program);
                 command.args([
                     "mount",
@@ -223,8 +216,10 @@ impl<'a> Place<'a> {
     fn start_memcached(&mut self, group: &Group, bytes: u64, stop: &Stop) -> Result<(), NoPlace> {
         let says = self.pool.scratch().join("memcached-port");
         let mut command = Command::new(installed("memcached")?);
-        // Any free port. Sizes of items close to each other: blocks are all of one.
-        command.args(["-u", "root", "-l", "127.0.0.1", "-U", "0", "-p", "-1", "-f", "1.05"]);
+        // Any free port. It has 63 sizes of items: they begin at 4 KiB and follow closely, so that little is lost to
+        // rounding.
+        command.args(["-u", "root", "-l", "127.0.0.1", "-U", "0", "-p", "-1"]);
+        command.args(["-n", "4032", "-f", "1.08"]);
         command.args(["-m", &(bytes >> 20).to_string()]);
         self.commands.push(shown(&command));
         command.env("MEMCACHED_PORT_FILENAME", &says);
