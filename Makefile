@@ -6,11 +6,12 @@
 # make crash    kill the daemons 900 times and look for what was lost
 # make trees    what many small files cost, beside libfuse's passthrough
 # make lending  what it costs a machine to lend its memory; needs root, half an hour
+# make bench    the quick plan, from nothing to a report; needs root
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo
 
-.PHONY: all demo test races conformance micro crash trees lending ci fuzz tools clean
+.PHONY: all demo test races conformance micro crash trees lending bench ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -58,6 +59,13 @@ trees: all
 lending: all
 	deploy/lending
 	target/release/rampool-bench lending --plots target/lending
+
+# Another plan, elsewhere: make bench PLAN=bench/plans/full.toml RESULTS=/var/tmp/full
+PLAN ?= bench/plans/quick.toml
+RESULTS ?= target/results
+bench: all
+	deploy/benchmarks
+	target/release/rampool-bench run $(PLAN) --out $(RESULTS)
 
 ci:
 	.ci/run

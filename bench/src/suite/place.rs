@@ -328,6 +328,12 @@ impl<'a> Place<'a> {
         Running::start(command, output)
     }
 
+    /// Whether the kernel has killed a process of the row, or of its lenders, for want of memory.
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
+        let mut groups = self.lender_groups.iter().chain([&self.group]);
+        groups.any(|group| group.memory().is_ok_and(|memory| memory.oom_kills > 0))
+    }
+
     /// Bytes that the row uses now, and that are lent to it.
     pub(crate) fn memory(&self) -> Result<(u64, u64)> {
         let used = self.group.memory()?.used;

@@ -160,7 +160,8 @@ impl Scene<'_> {
     pub(crate) fn warm(&self, case: &Case, place: &Place<'_>) -> Result<(), NoPlace> {
         // What the first pass had to leave out, the second may send.
         for _ in 0..if place.target.lenders() > 0 { 2 } else { 1 } {
-            case.workload.work().warm(&self.task(case, place, "warm"))?;
+            let warm = case.workload.work().warm(&self.task(case, place, "warm"));
+            warm.map_err(|why| explained(why, place))?;
             place.settle(self.stop)?;
         }
         Ok(())
@@ -177,7 +178,8 @@ impl Scene<'_> {
         let place = &*place;
         let before = place.status()?;
         let task = self.task(case, place, &run.to_string());
-        let mut told = case.workload.work().work(&task, self.plan.seconds)?;
+        let told = case.workload.work().work(&task, self.plan.seconds);
+        let mut told = told.map_err(|why| explained(why, place))?;
         let after = place.status()?;
         told.figures.layers = before.zip(after).and_then(|(before, after)| shares(&before, &after));
         (told.figures.memory_bytes, told.figures.lent_bytes) = place.memory()?;
@@ -229,6 +231,16 @@ struct Ran {
     typed: String,
     /// What it left beside its files.
     aside: TempDir,
+}
+
+/// With the reason behind the reason, where there is one.
+fn explained(why: NoPlace, place: &Place<'_>) -> NoPlace {
+    match why {
+        NoPlace::Failed(error) if place.ran_out_of_memory() => NoPlace::Failed(
+            error.context("a process was killed for want of memory: the row has too little for it"),
+        ),
+        why => why,
+    }
 }
 
 /// The large files below a directory: those that make up a database.
