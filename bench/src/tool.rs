@@ -48,7 +48,7 @@ impl Need {
         let found = self.also_in.iter().cloned().chain(in_path).map(|dir| dir.join(self.program));
         match found.into_iter().find(|file| file.is_file()) {
             Some(file) => Ok(file),
-            None => bail!("{} is not installed; run deploy/conformance", self.program),
+            None => bail!("{} is not installed", self.program),
         }
     }
 }

@@ -12,7 +12,7 @@
 
 use std::hash::{BuildHasher as _, Hash};
 
-use foldhash::fast::FixedState;
+use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 
 use crate::Policy;

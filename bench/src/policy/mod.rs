@@ -3,6 +3,7 @@
 mod replay;
 mod trace;
 
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -20,7 +21,7 @@ use crate::table::{grouped, percent, table};
 /// Blocks, or a part of those that a trace uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Size {
-    Blocks(usize),
+    Blocks(NonZero<usize>),
     Part(f64),
 }
 
@@ -33,6 +34,8 @@ struct Row {
     blocks: usize,
     /// Parts of the uses that were hits, by policy.
     ratios: Vec<(Kind, f64)>,
+    /// That of the textbook's least recently used.
+    exact_lru: f64,
     /// The most that any policy could have.
     optimum: f64,
     /// With lent memory of `remote_blocks`: hits here and there, by policy.
@@ -93,21 +96,31 @@ fn replay(
     let ratio = |hits: u64| hits as f64 / uses as f64;
     let mut ratios = Vec::new();
     let mut tiers = Vec::new();
-    let remote_blocks = remote.map_or(0, |remote| remote.of(trace.distinct));
+    let remote_blocks = remote.map_or(0, |remote| remote.of(trace.distinct).get());
     for kind in Kind::ALL {
         stop.check()?;
-        progress.say(format!("{}, {} blocks: {kind}", trace.name, grouped(blocks as u64)));
-        ratios.push((kind, ratio(replay::hits(trace, kind, blocks))));
+        progress.say(format!("{}, {} blocks: {kind}", trace.name, grouped(blocks.get() as u64)));
+        ratios.push((kind, ratio(replay::hits(trace, kind, blocks.get()))));
         if remote_blocks > 0 {
-            let (local, remote) = replay::tiers(trace, kind, blocks, remote_blocks);
+            let (local, remote) = replay::tiers(trace, kind, blocks.get(), remote_blocks);
             tiers.push((kind, ratio(local), ratio(remote)));
         }
         progress.step();
     }
-    let optimum = ratio(replay::most_hits(trace, blocks));
+    let exact_lru = ratio(replay::lru_hits(trace, blocks));
+    let optimum = ratio(replay::most_hits(trace, blocks.get()));
     progress.step();
-    let (name, distinct) = (trace.name.clone(), trace.distinct);
-    Ok(Row { trace: name, uses, distinct, blocks, ratios, optimum, tiers, remote_blocks })
+    Ok(Row {
+        trace: trace.name.clone(),
+        uses,
+        distinct: trace.distinct,
+        blocks: blocks.get(),
+        ratios,
+        exact_lru,
+        optimum,
+        tiers,
+        remote_blocks,
+    })
 }
 
 fn scores(rows: &[Row]) -> Vec<Score> {
@@ -132,18 +145,17 @@ impl Report {
         let names = Kind::ALL.map(|kind| kind.to_string());
         let mut header = vec!["trace", "uses", "blocks", "cache"];
         header.extend(names.iter().map(String::as_str));
-        header.push("optimum");
-        let mut hits = table(&header, 1);
-        header[4 + names.len()] = "lent";
-        let mut both = table(&header, 1);
+        let mut tiers_header = header.clone();
+        header.extend(["exact lru", "optimum"]);
+        tiers_header.push("lent");
+        let (mut hits, mut both) = (table(&header, 1), table(&tiers_header, 1));
         for row in &self.rows {
             let count = |number: usize| grouped(number as u64);
             let begin =
                 [row.trace.clone(), count(row.uses), count(row.distinct), count(row.blocks)];
             let ratios = row.ratios.iter().map(|(_, ratio)| percent(*ratio));
-            hits.add_row(
-                begin.iter().cloned().chain(ratios).chain([percent(row.optimum)]).map(Cell::new),
-            );
+            let yardsticks = [percent(row.exact_lru), percent(row.optimum)];
+            hits.add_row(begin.iter().cloned().chain(ratios).chain(yardsticks).map(Cell::new));
             if !row.tiers.is_empty() {
                 let tiers = row.tiers.iter();
                 let tiers = tiers.map(|(_, local, remote)| {
@@ -178,10 +190,12 @@ impl Report {
 }
 
 impl Size {
-    fn of(self, distinct: usize) -> usize {
+    fn of(self, distinct: usize) -> NonZero<usize> {
         match self {
             Self::Blocks(blocks) => blocks,
-            Self::Part(part) => ((distinct as f64 * part) as usize).max(1),
+            Self::Part(part) => {
+                NonZero::new((distinct as f64 * part) as usize).unwrap_or(NonZero::<usize>::MIN)
+            }
         }
     }
 }
@@ -197,8 +211,8 @@ impl FromStr for Size {
                 _ => Err(refuse()),
             },
             None => match text.parse() {
-                Ok(blocks) if blocks > 0 => Ok(Self::Blocks(blocks)),
-                _ => Err(refuse()),
+                Ok(blocks) => Ok(Self::Blocks(blocks)),
+                Err(_) => Err(refuse()),
             },
         }
     }

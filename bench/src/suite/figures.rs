@@ -14,10 +14,25 @@ pub(crate) enum Outcome {
     Failed { why: String },
 }
 
-impl Outcome {
-    /// With the reason and what led to it.
-    pub(crate) fn failed(error: &anyhow::Error) -> Self {
-        Self::Failed { why: format!("{error:#}") }
+/// Why a run has no figures.
+pub(crate) enum Hole {
+    /// A program is missing.
+    NotInstalled(String),
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Hole {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Hole> for Outcome {
+    fn from(hole: Hole) -> Self {
+        match hole {
+            Hole::NotInstalled(what) => Self::NotInstalled { what },
+            Hole::Failed(error) => Self::Failed { why: format!("{error:#}") },
+        }
     }
 }
 
@@ -37,6 +52,21 @@ pub(crate) struct Figures {
     /// Operations a second, by seconds since the beginning.
     #[serde(default)]
     pub(crate) timeline: Vec<(f64, f64)>,
+}
+
+impl Figures {
+    /// Of something that was done again and again, from the seconds that each took.
+    pub(crate) fn of_times(times: &[f64]) -> Self {
+        let mut sorted = times.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |part: f64| sorted[((sorted.len() - 1) as f64 * part).round() as usize] * 1e6;
+        let latency = || Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999) };
+        Self {
+            per_second: times.len() as f64 / times.iter().sum::<f64>(),
+            latency: (!times.is_empty()).then(latency),
+            ..Self::default()
+        }
+    }
 }
 
 /// Microseconds.
@@ -86,6 +116,13 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_make_figures() {
+        let figures = Figures::of_times(&[0.5, 1.0, 1.5]);
+        assert_eq!(figures.per_second, 1.0);
+        assert_eq!(figures.latency.unwrap().p50, 1e6);
+    }
 
     #[test]
     fn the_middle_and_the_ends() {

@@ -4,7 +4,6 @@ mod case;
 mod compare;
 mod figures;
 mod machine;
-mod nearest;
 mod place;
 mod plan;
 mod report;
@@ -18,9 +17,9 @@ use anyhow::Result;
 
 use self::case::Case;
 pub(crate) use self::compare::compare;
-use self::figures::Outcome;
+use self::figures::{Hole, Outcome};
 use self::machine::Machine;
-use self::place::{NoPlace, Place};
+use self::place::Place;
 use self::plan::{Disk, Plan};
 pub(crate) use self::report::write as report;
 use self::store::{Record, Store};
@@ -49,8 +48,8 @@ pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
     let mut left: &[Case] = &cases;
     while let Some(first) = left.first() {
         let count = left.iter().take_while(|case| case.shares_files_with(first)).count();
-        let (group, rest) = left.split_at(count);
-        Group { cases: group, scene: &scene, progress: &progress }.run()?;
+        let (batch, rest) = left.split_at(count);
+        Batch { cases: batch, scene: &scene, progress: &progress }.run()?;
         left = rest;
     }
     drop(progress);
@@ -58,13 +57,13 @@ pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
 }
 
 /// Cases on the same files: every target is set up once, and all take turns.
-struct Group<'a> {
+struct Batch<'a> {
     cases: &'a [Case],
     scene: &'a Scene<'a>,
     progress: &'a Progress,
 }
 
-impl Group<'_> {
+impl Batch<'_> {
     fn run(&self) -> Result<()> {
         let plan = self.scene.plan;
         let mut places = Vec::new();
@@ -78,7 +77,7 @@ impl Group<'_> {
                 Ok(place) => places.push(place),
                 Err(error) => {
                     self.scene.stop.check()?;
-                    let outcome = outcome_of(error);
+                    let outcome = Outcome::from(error);
                     for disk in &plan.disks {
                         self.leave_out(disk, target, &outcome)?;
                     }
@@ -90,7 +89,9 @@ impl Group<'_> {
             for place in &mut places {
                 match place.limit(disk) {
                     Ok(()) => limited.push(place),
-                    Err(error) => self.leave_out(disk, place.target, &Outcome::failed(&error))?,
+                    Err(error) => {
+                        self.leave_out(disk, place.target, &Outcome::from(Hole::Failed(error)))?;
+                    }
                 }
             }
             for case in self.cases {
@@ -136,7 +137,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    fn set_up(&self, target: Target) -> Result<Place<'_>, NoPlace> {
+    fn set_up(&self, target: Target) -> Result<Place<'_>, Hole> {
         let scene = self.scene;
         let first = &self.cases[0];
         let bytes = scene.bytes(first);
@@ -168,7 +169,7 @@ impl Group<'_> {
             }
             Err(error) => {
                 self.scene.stop.check()?;
-                let outcome = outcome_of(error);
+                let outcome = Outcome::from(error);
                 self.tell(&outcome, &format!("{}, {}: ", case.name(), place.target.title()));
                 outcome
             }
@@ -198,12 +199,5 @@ impl Group<'_> {
             }
             Outcome::Failed { why } => self.progress.line(&format!("{of}{why}")),
         }
-    }
-}
-
-fn outcome_of(error: NoPlace) -> Outcome {
-    match error {
-        NoPlace::NotInstalled(what) => Outcome::NotInstalled { what },
-        NoPlace::Failed(error) => Outcome::failed(&error),
     }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Result, anyhow};
 use rampool_protocol::size::ByteSize;
 
-use super::figures::Shares;
+use super::figures::{Hole, Shares};
 use super::plan::{Disk, Plan};
 use super::target::Target;
 use crate::daemon::Daemon;
@@ -66,19 +66,6 @@ struct Memcached {
     port: u16,
 }
 
-/// Why there is none.
-pub(crate) enum NoPlace {
-    /// A program is missing.
-    NotInstalled(String),
-    Failed(anyhow::Error),
-}
-
-impl From<anyhow::Error> for NoPlace {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
 impl<'a> Place<'a> {
     /// Sets a target up for files of so many bytes, with nothing in it. Its programs need `own_memory` for themselves.
     pub(crate) fn new(
@@ -88,7 +75,7 @@ impl<'a> Place<'a> {
         own_memory: u64,
         pool: &'a Pool,
         stop: &Stop,
-    ) -> Result<Self, NoPlace> {
+    ) -> Result<Self, Hole> {
         let name = |part: &str| format!("rampool-bench-{}-{target}-{part}", std::process::id());
         let scratch = pool.scratch();
         // What databases write ahead and leave behind takes room as well.
@@ -144,7 +131,7 @@ impl<'a> Place<'a> {
         Ok(place)
     }
 
-    fn mount(&mut self, plan: &Plan, stop: &Stop) -> Result<(), NoPlace> {
+    fn mount(&mut self, plan: &Plan, stop: &Stop) -> Result<(), Hole> {
         let name = format!("mnt-{}", self.target);
         let mountpoint = self.pool.scratch().join(&name);
         let mount = match self.target {
@@ -169,7 +156,7 @@ impl<'a> Place<'a> {
             }
             Target::Passthrough => {
                 let Some(program) = passthrough::find(None, None)? else {
-                    return Err(NoPlace::NotInstalled(
+                    return Err(Hole::NotInstalled(
                         "libfuse's passthrough (deploy/passthrough builds it)".to_owned(),
                     ));
                 };
@@ -213,7 +200,7 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn start_memcached(&mut self, group: &Group, bytes: u64, stop: &Stop) -> Result<(), NoPlace> {
+    fn start_memcached(&mut self, group: &Group, bytes: u64, stop: &Stop) -> Result<(), Hole> {
         let says = self.pool.scratch().join("memcached-port");
         let mut command = Command::new(installed("memcached")?);
         // Any free port. It has 63 sizes of items: they begin at 4 KiB and follow closely, so that little is lost to
@@ -357,8 +344,8 @@ pub(crate) fn shares(before: &ClientStatus, after: &ClientStatus) -> Option<Shar
 }
 
 /// A program that is installed.
-pub(crate) fn installed(name: &'static str) -> Result<PathBuf, NoPlace> {
-    Need::of(name).find().map_err(|_| NoPlace::NotInstalled(name.to_owned()))
+pub(crate) fn installed(name: &'static str) -> Result<PathBuf, Hole> {
+    Need::of(name).find().map_err(|_| Hole::NotInstalled(name.to_owned()))
 }
 
 /// As one would type it.

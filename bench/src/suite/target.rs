@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::nearest::nearest;
-
 /// Who answers the reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
@@ -81,6 +79,13 @@ impl fmt::Display for Target {
     }
 }
 
+/// Words that are so much alike, 0 to 1, may have been meant.
+const LIKE: f64 = 0.8;
+
+fn likeness(name: &str, text: &str) -> f64 {
+    strsim::jaro_winkler(name, text)
+}
+
 impl FromStr for Target {
     type Err = String;
 
@@ -93,7 +98,14 @@ impl FromStr for Target {
             Some(_) => Err(format!("'{text}': a pool has 1 to 16 lenders, such as pool-3")),
             None => {
                 let names = Self::NAMES.map(|(name, _)| name);
-                Err(format!("there is no target '{text}'{}", nearest(text, &names)))
+                let near = names
+                    .into_iter()
+                    .max_by(|a, b| likeness(a, text).total_cmp(&likeness(b, text)));
+                let hint = match near.filter(|name| likeness(name, text) > LIKE) {
+                    Some(name) => format!("is it '{name}'?"),
+                    None => format!("there are {}", names.join(", ")),
+                };
+                Err(format!("there is no target '{text}'; {hint}"))
             }
         }
     }

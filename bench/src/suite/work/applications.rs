@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
-use super::redis::figures_of_times;
 use super::{Task, Told, Work};
-use crate::suite::place::{NoPlace, installed};
+use crate::suite::figures::{Figures, Hole};
+use crate::suite::place::installed;
 
 /// Of a source file, in bytes.
 const TEXT_BYTES: usize = 16 << 10;
@@ -32,18 +32,18 @@ pub(super) struct GitStatus;
 pub(super) struct CargoBuild;
 
 impl Work for Grep {
-    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         installed("grep")?;
         Ok(write_texts(dir, task.bytes)?)
     }
 
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
         repeat(task, seconds, "grep", &["-rF", NEEDLE, "tree"], || Ok(()))
     }
 }
 
 impl Work for GitStatus {
-    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         installed("git")?;
         write_texts(dir, task.bytes)?;
         let script = "cd \"$1\"; git init -q; git add .; \
@@ -54,19 +54,19 @@ impl Work for GitStatus {
         Ok(())
     }
 
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
         repeat(task, seconds, "git", &["-C", TREE, "status", "--porcelain"], || Ok(()))
     }
 }
 
 impl Work for CargoBuild {
-    fn prepare(&self, _: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+    fn prepare(&self, _: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         installed("cargo")?;
         write_crate(&dir.join("crate")).context("cannot write a crate")?;
         Ok(())
     }
 
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
         let built = task.dir.join("crate/target");
         let arguments = ["build", "--offline", "--quiet", "--manifest-path", "crate/Cargo.toml"];
         repeat(task, seconds, "cargo", &arguments, || match fs::remove_dir_all(&built) {
@@ -83,7 +83,7 @@ fn repeat(
     program: &'static str,
     arguments: &[&str],
     before: impl Fn() -> Result<()>,
-) -> Result<Told, NoPlace> {
+) -> Result<Told, Hole> {
     let program = installed(program)?;
     let mut times = Vec::new();
     let mut told = Told::default();
@@ -100,7 +100,7 @@ fn repeat(
         times.push(start.elapsed().as_secs_f64());
         told.commands = vec![ran.typed];
     }
-    told.figures = figures_of_times(&times);
+    told.figures = Figures::of_times(&times);
     Ok(told)
 }
 

@@ -16,8 +16,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::{Task, Told, Work};
-use crate::suite::figures::Figures;
-use crate::suite::place::{NoPlace, installed};
+use crate::suite::figures::{Figures, Hole};
+use crate::suite::place::installed;
 use crate::suite::plan::Personality;
 use crate::tool::telling_line;
 
@@ -38,11 +38,11 @@ const SHARED: &str = "/tmp";
 const SHARED_PREFIX: &str = "filebench-shm-";
 
 impl Work for Personality {
-    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         run(task, &text(*self, dir, task.bytes, Call::Prepare), 0).map(drop)
     }
 
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
         let text = text(*self, &task.dir, task.bytes, Call::Work { seconds });
         let (printed, typed) = run(task, &text, seconds)?;
         Ok(Told { figures: figures(&printed)?, commands: vec![typed] })
@@ -55,7 +55,7 @@ pub(super) fn own_memory(personality: Personality, bytes: u64) -> u64 {
 }
 
 /// Runs a personality; gives what was printed and typed.
-fn run(task: &Task<'_>, text: &str, seconds: u32) -> Result<(String, String), NoPlace> {
+fn run(task: &Task<'_>, text: &str, seconds: u32) -> Result<(String, String), Hole> {
     let program = installed("filebench")?;
     let path = task.keep("f", text)?;
     let _shared = Shared::now();

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use super::{Task, Told, Work, memcached};
 use crate::scratch::Scratch;
 use crate::suite::case::FioJob;
-use crate::suite::figures::{Figures, Latency};
-use crate::suite::place::{NoPlace, installed};
+use crate::suite::figures::{Figures, Hole, Latency};
+use crate::suite::place::installed;
 use crate::suite::plan::{Access, Mix, Spread};
 
 /// Of Zipf's law.
@@ -26,13 +26,13 @@ const WARM_BLOCK: &str = "64k";
 const DATA: &str = "data";
 
 impl Work for FioJob {
-    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         installed("fio")?;
         Scratch::random_file_at(&dir.join(DATA), task.bytes, 1)?;
         Ok(())
     }
 
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
         if let Some(port) = task.place.memcached_port() {
             return memcached::run(task, self, &task.dir.join(DATA), port, seconds);
         }
@@ -41,7 +41,7 @@ impl Work for FioJob {
     }
 
     /// Reads everything once.
-    fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
+    fn warm(&self, task: &Task<'_>) -> Result<(), Hole> {
         if task.place.memcached_port().is_some() {
             return self.work(task, 0).map(drop);
         }
@@ -50,12 +50,12 @@ impl Work for FioJob {
 }
 
 /// Reads each file once, in any order.
-pub(super) fn read_once(task: &Task<'_>, files: &[PathBuf]) -> Result<(), NoPlace> {
+pub(super) fn read_once(task: &Task<'_>, files: &[PathBuf]) -> Result<(), Hole> {
     run(task, &warming(files, task.place.is_direct()), 0).map(drop)
 }
 
 /// Runs a job file.
-fn run(task: &Task<'_>, text: &str, seconds: u32) -> Result<Told, NoPlace> {
+fn run(task: &Task<'_>, text: &str, seconds: u32) -> Result<Told, Hole> {
     let path = task.keep("fio", text)?;
     let mut command = Command::new(installed("fio")?);
     command.arg("--output-format=json").arg(&path);

@@ -23,8 +23,7 @@ use crate::latency::Latencies;
 use crate::pages::PageBuffer;
 use crate::reads::{Open, open};
 use crate::suite::case::FioJob;
-use crate::suite::figures::{Figures, Latency};
-use crate::suite::place::NoPlace;
+use crate::suite::figures::{Figures, Hole, Latency};
 
 /// Threads that fill it.
 const WARM_THREADS: u32 = 4;
@@ -54,7 +53,7 @@ pub(super) fn run(
     file: &Path,
     port: u16,
     seconds: u32,
-) -> Result<Told, NoPlace> {
+) -> Result<Told, Hole> {
     let own = std::env::current_exe().context("cannot find this program")?;
     let threads = if seconds == 0 { WARM_THREADS } else { job.outstanding };
     let numbers = [

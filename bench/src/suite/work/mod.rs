@@ -2,13 +2,13 @@
 
 mod applications;
 mod filebench;
+mod files;
 mod fio;
 mod memcached;
 mod pgbench;
 mod redis;
 mod sqlite;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use super::case::{Case, FioJob, Workload};
-use super::figures::Figures;
-use super::place::{NoPlace, Place, shares, shown};
+use super::figures::{Figures, Hole};
+use super::place::{Place, shares, shown};
 use super::plan::{Access, Mix, Personality, Plan, Program, Spread};
 use super::store::Store;
 use super::target::Target;
@@ -62,13 +62,13 @@ struct Task<'a> {
 /// What each kind of workload does.
 trait Work {
     /// Makes its files in a directory, on a disk that is not held back.
-    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace>;
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole>;
 
     /// Works for so many seconds, or once where it ends by itself and takes longer.
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace>;
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole>;
 
     /// Fills the caches.
-    fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
+    fn warm(&self, task: &Task<'_>) -> Result<(), Hole> {
         self.work(task, WARM_SECONDS.max(task.scene.plan.seconds)).map(drop)
     }
 }
@@ -149,15 +149,15 @@ impl Scene<'_> {
     }
 
     /// Makes the files of `case`, and of the other cases on the same files.
-    pub(crate) fn prepare(&self, case: &Case, place: &Place<'_>) -> Result<(), NoPlace> {
+    pub(crate) fn prepare(&self, case: &Case, place: &Place<'_>) -> Result<(), Hole> {
         // Behind the mount, where there is a directory behind it.
         let dir = place.source().unwrap_or(&place.dir);
         case.workload.work().prepare(&self.task(case, place, "prepare"), dir)?;
-        Ok(forget(dir)?)
+        Ok(files::forget(dir)?)
     }
 
     /// Works on a disk that is not held back, until the caches hold what they can.
-    pub(crate) fn warm(&self, case: &Case, place: &Place<'_>) -> Result<(), NoPlace> {
+    pub(crate) fn warm(&self, case: &Case, place: &Place<'_>) -> Result<(), Hole> {
         // What the first pass had to leave out, the second may send.
         for _ in 0..if place.target.lenders() > 0 { 2 } else { 1 } {
             let warm = case.workload.work().warm(&self.task(case, place, "warm"));
@@ -173,7 +173,7 @@ impl Scene<'_> {
         case: &Case,
         place: &mut Place<'_>,
         run: u32,
-    ) -> Result<Told, NoPlace> {
+    ) -> Result<Told, Hole> {
         place.share_cpus(case.workload.outstanding());
         let place = &*place;
         let before = place.status()?;
@@ -234,45 +234,11 @@ struct Ran {
 }
 
 /// With the reason behind the reason, where there is one.
-fn explained(why: NoPlace, place: &Place<'_>) -> NoPlace {
+fn explained(why: Hole, place: &Place<'_>) -> Hole {
     match why {
-        NoPlace::Failed(error) if place.ran_out_of_memory() => NoPlace::Failed(
+        Hole::Failed(error) if place.ran_out_of_memory() => Hole::Failed(
             error.context("a process was killed for want of memory: the row has too little for it"),
         ),
         why => why,
     }
-}
-
-/// The large files below a directory: those that make up a database.
-fn large_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    const LARGE: u64 = 1 << 20;
-    let mut large = files_below(dir)?;
-    large.retain(|file| file.metadata().is_ok_and(|metadata| metadata.len() >= LARGE));
-    Ok(large)
-}
-
-/// Lets the kernel forget the contents of all files below a directory: what has made them does not count.
-fn forget(dir: &Path) -> Result<()> {
-    let root = fs::File::open(dir).context("the files that were made are gone")?;
-    rustix::fs::syncfs(&root).context("cannot write to the disk what was made")?;
-    for path in files_below(dir)? {
-        let file = fs::File::open(&path).context("files that were made are gone")?;
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-    }
-    Ok(())
-}
-
-fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(next) = dirs.pop() {
-        for entry in fs::read_dir(&next).context("cannot list what was made")?.flatten() {
-            match entry.file_type()? {
-                kind if kind.is_dir() => dirs.push(entry.path()),
-                kind if kind.is_file() => files.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    Ok(files)
 }

@@ -6,11 +6,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow};
 use rustix::process::Signal;
 
+use super::files::large_files;
 use super::fio::read_once;
-use super::{Task, Told, Work, large_files};
+use super::{Task, Told, Work};
 use crate::postgres::{Cluster, need};
-use crate::suite::figures::{Figures, Latency};
-use crate::suite::place::NoPlace;
+use crate::suite::figures::{Figures, Hole, Latency};
 use crate::tool::Ended;
 
 /// Of the database for each step of `--scale`, with its index.
@@ -28,9 +28,9 @@ pub(super) struct Pgbench {
 }
 
 impl Work for Pgbench {
-    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         for program in ["initdb", "pgbench"] {
-            need(program).find().map_err(|_| NoPlace::NotInstalled("postgresql".to_owned()))?;
+            need(program).find().map_err(|_| Hole::NotInstalled("postgresql".to_owned()))?;
         }
         // Not within the row's memory, nor through its mount.
         let cluster = cluster(task, dir, &|_| Ok(()))?;
@@ -43,11 +43,11 @@ impl Work for Pgbench {
     }
 
     /// Chance would leave some of it out for long.
-    fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
+    fn warm(&self, task: &Task<'_>) -> Result<(), Hole> {
         read_once(task, &large_files(&task.dir)?)
     }
 
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
         let enter = |command: &mut Command| task.place.enter(command);
         let cluster = cluster(task, &task.dir, &enter)?;
         let server = cluster.start()?;

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
 use super::{Task, Told, Work};
-use crate::suite::figures::{Figures, Latency};
-use crate::suite::place::{NoPlace, installed, shown};
+use crate::suite::figures::{Figures, Hole};
+use crate::suite::place::{installed, shown};
 use crate::tool::{Running, telling_line};
 
 const DUMP: &str = "dump.rdb";
@@ -30,7 +30,7 @@ pub(super) fn own_memory(bytes: u64) -> u64 {
 }
 
 impl Work for RedisLoad {
-    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         let aside = task.aside()?;
         let socket = aside.path().join("redis.sock");
         let command = server(dir, &socket)?;
@@ -48,7 +48,7 @@ impl Work for RedisLoad {
         Ok(())
     }
 
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
         let mut times = Vec::new();
         let mut typed = String::new();
         let begin = Instant::now();
@@ -63,27 +63,11 @@ impl Work for RedisLoad {
             redis.end();
         }
         let commands = vec![typed];
-        Ok(Told { figures: figures_of_times(&times), commands })
+        Ok(Told { figures: Figures::of_times(&times), commands })
     }
 }
 
-/// Times a second and percentiles, of something that was done again and again.
-pub(super) fn figures_of_times(times: &[f64]) -> Figures {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |part: f64| sorted[((sorted.len() - 1) as f64 * part).round() as usize] * 1e6;
-    Figures {
-        per_second: times.len() as f64 / times.iter().sum::<f64>(),
-        latency: (!sorted.is_empty()).then(|| Latency {
-            p50: at(0.5),
-            p99: at(0.99),
-            p999: at(0.999),
-        }),
-        ..Figures::default()
-    }
-}
-
-fn server(dir: &Path, socket: &Path) -> Result<Command, NoPlace> {
+fn server(dir: &Path, socket: &Path) -> Result<Command, Hole> {
     let mut command = Command::new(installed("redis-server")?);
     command.args([
         "--port",
@@ -116,7 +100,7 @@ fn wait(redis: &mut Running, task: &Task<'_>, done: impl Fn(&str) -> bool) -> Re
 }
 
 /// Sets so many bytes of values that do not compress.
-fn fill(socket: &Path, bytes: u64) -> Result<(), NoPlace> {
+fn fill(socket: &Path, bytes: u64) -> Result<(), Hole> {
     let mut command = Command::new(installed("redis-cli")?);
     command.arg("-s").arg(socket).arg("--pipe");
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -160,12 +144,5 @@ mod tests {
         let line = "8:M 21 Nov 2026 23:00:00.123 * DB loaded from disk: 1.234 seconds\n";
         assert_eq!(seconds_in(line), Some(1.234));
         assert_eq!(seconds_in("Ready"), None);
-    }
-
-    #[test]
-    fn times_make_figures() {
-        let figures = figures_of_times(&[0.5, 1.0, 1.5]);
-        assert_eq!(figures.per_second, 1.0);
-        assert_eq!(figures.latency.unwrap().p50, 1e6);
     }
 }

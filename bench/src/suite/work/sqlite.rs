@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
+use super::files::large_files;
 use super::fio::read_once;
-use super::{Task, Told, Work, large_files};
-use crate::suite::figures::Figures;
-use crate::suite::place::{NoPlace, installed, shown};
+use super::{Task, Told, Work};
+use crate::suite::figures::{Figures, Hole};
+use crate::suite::place::{installed, shown};
 use crate::tool::telling_line;
 
 const DATABASE: &str = "data.db";
@@ -26,7 +27,7 @@ const LOOK_UPS: usize = 2_000_000;
 pub(super) struct Sqlite;
 
 impl Work for Sqlite {
-    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), NoPlace> {
+    fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         let mut command = Command::new(installed("sqlite3")?);
         command.args(["-batch", "-bail"]).arg(dir.join(DATABASE)).arg(format!(
             "PRAGMA journal_mode=DELETE; CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB); \
@@ -39,11 +40,11 @@ impl Work for Sqlite {
     }
 
     /// Chance would leave some of it out for long.
-    fn warm(&self, task: &Task<'_>) -> Result<(), NoPlace> {
+    fn warm(&self, task: &Task<'_>) -> Result<(), Hole> {
         read_once(task, &large_files(&task.dir)?)
     }
 
-    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, NoPlace> {
+    fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
         let sqlite3 = installed("sqlite3")?;
         let aside = task.aside()?;
         let script = aside.path().join("look-ups.sql");
