@@ -2,6 +2,7 @@
 //! much memory, for a few processes.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -27,7 +28,7 @@ pub(crate) struct Group {
     /// One in each hierarchy that it is in.
     places: Vec<Place>,
     /// Disks that are limited for everybody, by their number.
-    own_disks: RefCell<Vec<String>>,
+    own_disks: RefCell<BTreeSet<String>>,
 }
 
 /// A directory of a group.
@@ -161,7 +162,7 @@ impl Group {
     ) -> Result<()> {
         let place = self.place(Controller::Disk)?;
         if let (Version::One, Some(root)) = (place.version, place.dir.parent()) {
-            self.own_disks.borrow_mut().push(disk::disk_of(path)?.to_string());
+            self.own_disks.borrow_mut().insert(disk::disk_of(path)?.to_string());
             set_limits(Version::One, root, path, limits)?;
         }
         self.limit_disk(path, limits)

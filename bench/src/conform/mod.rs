@@ -95,7 +95,7 @@ fn sides(suite: &dyn Suite) -> &'static [Side] {
 /// Runs a suite everywhere and compares.
 fn run_suite(suite: &dyn Suite, stage: &Stage, scene: &Scene<'_>) -> Result<Vec<Compared>> {
     if let Some(missing) = suite.needs().iter().find_map(|need| need.find().err()) {
-        scene.progress.line(&format!("{}: {missing}", suite.name()));
+        scene.progress.line(&format!("{}: {missing}; run deploy/conformance", suite.name()));
         return Ok(vec![Compared::not_run(suite.name(), &missing.to_string())]);
     }
     let (mut on_source, mut compared) = (None, Vec::new());

@@ -1,6 +1,7 @@
 //! On what it was measured: what somebody needs to know who compares the figures with their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +9,8 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use crate::binaries::{Binaries, output};
-use crate::disk;
+use crate::tool::Need;
+use crate::{disk, postgres};
 
 /// A machine and the programs on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,8 +68,9 @@ impl Machine {
             versions.extend(version(path, "--version").map(|version| (name.to_owned(), version)));
         }
         for (name, flag) in PROGRAMS {
-            versions
-                .extend(version(Path::new(name), flag).map(|version| (name.to_owned(), version)));
+            let need = if name == "postgres" { postgres::need(name) } else { Need::of(name) };
+            let said = need.find().ok().and_then(|program| version(&program, flag));
+            versions.extend(said.map(|said| (name.to_owned(), said)));
         }
         let settings = SETTINGS.into_iter().filter_map(|path| {
             let value = fs::read_to_string(path).ok()?;
@@ -89,8 +92,8 @@ impl Machine {
 }
 
 impl Machine {
-    /// In what another one differs, a line each.
-    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+    /// In what another one differs.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<Difference> {
         let fields = |machine: &Self| {
             let fixed = [
                 ("system", machine.system.clone()),
@@ -107,16 +110,29 @@ impl Machine {
             fixed.into_iter().chain(more).collect::<BTreeMap<_, _>>()
         };
         let (before, after) = (fields(self), fields(other));
-        let none = || "none".to_owned();
-        let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        let values = names.into_iter().map(|name| {
-            let value = |of: &BTreeMap<String, String>| of.get(name).cloned().unwrap_or_else(none);
-            (name, value(&before), value(&after))
+        let names: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
+        let both = names.into_iter().map(|name| {
+            let (before, after) = (before.get(&name).cloned(), after.get(&name).cloned());
+            Difference { name, before, after }
         });
-        values
-            .filter(|(_, before, after)| before != after)
-            .map(|(name, before, after)| format!("{name}: {before} before, {after} after"))
-            .collect()
+        both.filter(|what| what.before != what.after).collect()
+    }
+}
+
+/// One thing in which two machines differ.
+pub(crate) struct Difference {
+    name: String,
+    /// None where it was not there.
+    pub(crate) before: Option<String>,
+    after: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let none = "none";
+        let (before, after) = (self.before.as_deref(), self.after.as_deref());
+        let (before, after) = (before.unwrap_or(none), after.unwrap_or(none));
+        write!(f, "{}: {before} before, {after} after", self.name)
     }
 }
 

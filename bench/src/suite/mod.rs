@@ -4,6 +4,7 @@ mod case;
 mod compare;
 mod figures;
 mod machine;
+mod peers;
 mod place;
 mod plan;
 mod report;
@@ -11,9 +12,10 @@ mod store;
 mod target;
 mod work;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use self::case::Case;
 pub(crate) use self::compare::compare;
@@ -21,7 +23,6 @@ use self::figures::{Hole, Outcome};
 use self::machine::Machine;
 use self::place::Place;
 use self::plan::{Disk, Plan};
-pub(crate) use self::report::write as report;
 use self::store::{Record, Store};
 use self::target::Target;
 use self::work::Scene;
@@ -36,6 +37,11 @@ use crate::stop::Stop;
 /// Runs what a plan has and its directory of results has not.
 pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
     let plan = Plan::read(&options.plan)?;
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the memory and the disk of each row are limited, which takes root; try it with sudo"
+        );
+    }
     let binaries = Binaries::find(options.place.bin_dir.as_deref())?;
     let machine = Machine::this(&binaries, &options.place.dir);
     let store = Store::open(&options.out, &plan, &machine)?;
@@ -53,7 +59,18 @@ pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
         left = rest;
     }
     drop(progress);
-    report::write(store.dir())
+    let failed = report::write(store.dir())?.failed();
+    if failed > 0 {
+        eprintln!(
+            "rampool-bench: {failed} runs failed, the report says why; start it again to try them again"
+        );
+    }
+    Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Draws the report of a directory of results anew.
+pub(crate) fn report(dir: &Path) -> Result<ExitCode> {
+    report::write(dir).map(|_| ExitCode::SUCCESS)
 }
 
 /// Cases on the same files: every target is set up once, and all take turns.

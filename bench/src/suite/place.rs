@@ -10,23 +10,20 @@ use anyhow::{Result, anyhow};
 use rampool_protocol::size::ByteSize;
 
 use super::figures::{Hole, Shares};
+use super::peers::Memcached;
 use super::plan::{Disk, Plan};
 use super::target::Target;
-use crate::daemon::Daemon;
 use crate::group::{Controller, DiskLimit, Group};
 use crate::image::Image;
 use crate::mounted::Mounted;
-use crate::passthrough;
 use crate::placement::{Cpus, Placement};
 use crate::pool::{Client, Lender, MountPlan, Pool};
 use crate::status::ClientStatus;
 use crate::stop::Stop;
-use crate::tool::{Need, Running};
+use crate::tool::Running;
 
 /// Of a row's memory, for the application and for what the daemon needs besides its cache.
 pub(crate) const BESIDES_CACHE: u64 = 32 << 20;
-/// The same for JuiceFS, whose own is more.
-const BESIDES_CACHE_OF_JUICEFS: u64 = 80 << 20;
 /// A lender's own, besides what it lends.
 const LENDER_OWN: u64 = 64 << 20;
 /// Of a disk, besides one and a half times the working set.
@@ -47,7 +44,7 @@ pub(crate) struct Place<'a> {
     /// Where all that take part run.
     cpus: Cpus,
     pool: &'a Pool,
-    source: PathBuf,
+    pub(super) source: PathBuf,
     /// Where to work.
     pub(crate) dir: PathBuf,
     /// How it was set up, for the report.
@@ -58,12 +55,6 @@ pub(crate) struct Place<'a> {
 enum Mount {
     Rampool(Client),
     Other(Mounted),
-}
-
-/// A running memcached.
-struct Memcached {
-    daemon: Daemon,
-    port: u16,
 }
 
 impl<'a> Place<'a> {
@@ -124,7 +115,9 @@ impl<'a> Place<'a> {
         if target == Target::Memcached {
             let group = Group::new(&name("lender"), &[Controller::Memory])?;
             group.limit_memory(lent + LENDER_OWN)?;
-            place.start_memcached(&group, lent, stop)?;
+            let (memcached, typed) = Memcached::start(&group, scratch, lent, stop)?;
+            place.memcached = Some(memcached);
+            place.commands.push(typed);
             place.lender_groups.push(group);
         }
         place.mount(plan, stop)?;
@@ -154,42 +147,8 @@ impl<'a> Place<'a> {
                 ));
                 Mount::Rampool(self.pool.mount(&mount, stop)?)
             }
-            Target::Passthrough => {
-                let Some(program) = passthrough::find(None, None)? else {
-                    return Err(Hole::NotInstalled(
-                        "libfuse's passthrough (deploy/passthrough builds it)".to_owned(),
-                    ));
-                };
-                let command = passthrough::command(&program, &self.source, &mountpoint)?;
-                self.start_mount("passthrough", command, &mountpoint, stop)?
-            }
-            Target::Rclone => {
-                let mut command = Command::new(installed("rclone")?);
-                command.arg("mount").arg(&self.source).arg(&mountpoint);
-                // It caches files in files; what of them is in memory is the page cache.
-                command.args(["--allow-other", "--vfs-cache-mode", "full", "--cache-dir"]);
-                command.arg(self.source.join(".rclone-cache"));
-                self.start_mount("rclone", command, &mountpoint, stop)?
-            }
-            Target::JuiceFs => {
-                let program = installed("juicefs")?;
-                let volume = format!("sqlite3://{}", self.source.join("meta.db").display());
-                let mut format = Command::new(&program);
-                format.args(["format", "--storage", "file", "--bucket"]).arg(&self.source);
-                format.args([&volume, "bench"]);
-                self.commands.push(shown(&format));
-                crate::binaries::output(format)?;
-                let cache = (plan.memory.0 - BESIDES_CACHE_OF_JUICEFS) >> 20;
-                let mut command = Command::new(&program);
-                command.args([
-                    "mount",
-                    "--cache-dir",
-                    "memory",
-                    "--cache-size",
-                    &cache.to_string(),
-                ]);
-                command.arg(&volume).arg(&mountpoint);
-                self.start_mount("juicefs", command, &mountpoint, stop)?
+            Target::Passthrough | Target::Rclone | Target::JuiceFs => {
+                Mount::Other(self.mount_peer(plan, &mountpoint, stop)?)
             }
         };
         self.dir = match &mount {
@@ -198,39 +157,6 @@ impl<'a> Place<'a> {
         };
         self.mount = Some(mount);
         Ok(())
-    }
-
-    fn start_memcached(&mut self, group: &Group, bytes: u64, stop: &Stop) -> Result<(), Hole> {
-        let says = self.pool.scratch().join("memcached-port");
-        let mut command = Command::new(installed("memcached")?);
-        // Any free port. It has 63 sizes of items: they begin at 4 KiB and follow closely, so that little is lost to
-        // rounding.
-        command.args(["-u", "root", "-l", "127.0.0.1", "-U", "0", "-p", "-1"]);
-        command.args(["-n", "4032", "-f", "1.08"]);
-        command.args(["-m", &(bytes >> 20).to_string()]);
-        self.commands.push(shown(&command));
-        command.env("MEMCACHED_PORT_FILENAME", &says);
-        group.place_in(&mut command)?;
-        let mut daemon = Daemon::start("memcached", command)?;
-        let port = daemon.wait_until(stop, |_| {
-            let text = std::fs::read_to_string(&says).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.trim().parse().ok())
-        })?;
-        let _ = std::fs::remove_file(&says);
-        self.memcached = Some(Memcached { daemon, port });
-        Ok(())
-    }
-
-    fn start_mount(
-        &mut self,
-        name: &'static str,
-        mut command: Command,
-        mountpoint: &Path,
-        stop: &Stop,
-    ) -> Result<Mount> {
-        self.commands.push(shown(&command));
-        self.group.place_in(&mut command)?;
-        Ok(Mount::Other(Mounted::start(name, command, mountpoint, stop)?))
     }
 
     /// The directory below a mount, where files are made without the mount's doing; none where the mount keeps
@@ -341,11 +267,6 @@ pub(crate) fn shares(before: &ClientStatus, after: &ClientStatus) -> Option<Shar
         remote: layers.share(&layers.remote),
         source: layers.share(&layers.source),
     })
-}
-
-/// A program that is installed.
-pub(crate) fn installed(name: &'static str) -> Result<PathBuf, Hole> {
-    Need::of(name).find().map_err(|_| Hole::NotInstalled(name.to_owned()))
 }
 
 /// As one would type it.

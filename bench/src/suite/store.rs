@@ -66,9 +66,12 @@ impl Store {
                 bail!("{} holds results of another plan; choose another directory", dir.display());
             }
             let kept: Machine = read_json(&store.dir.join("machine.json"))?;
-            if kept != *machine {
-                bail!("{} was begun on another machine, or with other programs", dir.display());
+            // What was installed since then leaves all that was measured as it is.
+            let changed = kept.differences(machine).into_iter().find(|what| what.before.is_some());
+            if let Some(what) = changed {
+                bail!("{} was begun elsewhere; {what}; choose another directory", dir.display());
             }
+            store.write("machine.json", &serde_json::to_string_pretty(machine)?)?;
         } else {
             store.write("machine.json", &serde_json::to_string_pretty(machine)?)?;
             // Last: what has a plan is whole.
@@ -85,9 +88,10 @@ impl Store {
         &self.dir
     }
 
-    /// Whether a run was done before. One that failed is done as well: it would fail again.
+    /// Whether a run was measured before. One that failed is not: what it lacked may be there now.
     pub(crate) fn has(&self, disk: &str, case: &Case, target: Target, run: u32) -> bool {
-        self.dir.join(path_of(disk, case, target, run)).exists()
+        let kept = read_json::<Record>(&self.dir.join(path_of(disk, case, target, run)));
+        kept.is_ok_and(|record| matches!(record.outcome, Outcome::Measured(_)))
     }
 
     /// Keeps a run.
@@ -120,6 +124,12 @@ impl Store {
 }
 
 impl Results {
+    /// How many runs have failed. Those that lack a program have not.
+    pub(crate) fn failed(&self) -> usize {
+        let failed = |record: &&Record| matches!(record.outcome, Outcome::Failed { .. });
+        self.records.iter().filter(failed).count()
+    }
+
     /// Reads a directory of results.
     ///
     /// # Errors

@@ -130,3 +130,14 @@ pub(crate) fn beside<'c, 'a>(
         .iter()
         .find(|other| other.disk == cell.disk && other.case == cell.case && other.target == target)
 }
+
+/// Each once, in the order in which they come.
+pub(crate) fn in_order<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut once = Vec::new();
+    for one in all {
+        if !once.contains(&one) {
+            once.push(one);
+        }
+    }
+    once
+}

@@ -6,7 +6,6 @@ mod page;
 mod words;
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::Result;
 
@@ -17,8 +16,8 @@ use super::store::Results;
 pub(crate) const PAGE: &str = "report.html";
 const RAW: &str = "results.json";
 
-/// Draws the page of a directory of results into it.
-pub(crate) fn write(dir: &Path) -> Result<ExitCode> {
+/// Draws the page of a directory of results into it, says what is in it and returns them.
+pub(crate) fn write(dir: &Path) -> Result<Results> {
     let results = Results::read(dir)?;
     std::fs::write(dir.join(RAW), serde_json::to_string_pretty(&results)?)?;
     std::fs::write(dir.join(PAGE), page::page(&results, RAW)?)?;
@@ -26,5 +25,5 @@ pub(crate) fn write(dir: &Path) -> Result<ExitCode> {
         println!("{sentence}");
     }
     println!("{}", dir.join(PAGE).display());
-    Ok(ExitCode::SUCCESS)
+    Ok(results)
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::cells::Cell;
+use super::cells::{Cell, in_order};
 use super::draw::{self, Axes, Line};
 use super::words;
 use crate::suite::figures::Spread;
@@ -252,17 +252,6 @@ fn percent(part: f64) -> String {
     format!("{:.0} %", part * 100.0)
 }
 
-/// Each once, in the order in which they come.
-fn in_order<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
-    let mut once = Vec::new();
-    for one in all {
-        if !once.contains(&one) {
-            once.push(one);
-        }
-    }
-    once
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -275,9 +264,8 @@ mod tests {
     use crate::suite::store::Record;
     use crate::suite::target::Target;
 
-    fn results() -> Results {
-        let plan = Plan::parse(
-            r#"
+    fn results(working_sets: &str) -> Results {
+        let text = r#"
             title = "Known <results>"
             memory = "128M"
             runs = 3
@@ -288,10 +276,9 @@ mod tests {
             [[fio]]
             access = ["random"]
             block = ["4K"]
-            working-set = [0.5, 4]
-            "#,
-        )
-        .unwrap();
+            working-set = SETS
+            "#;
+        let plan = Plan::parse(&text.replace("SETS", working_sets)).unwrap();
         let machine = Machine {
             system: "s".into(),
             kernel: "6.18".into(),
@@ -347,7 +334,7 @@ mod tests {
 
     #[test]
     fn known_results_give_known_figures() {
-        let page = page(&results(), "results.json").unwrap();
+        let page = page(&results("[0.5, 4]"), "results.json").unwrap();
         for text in [
             "<h1>Known &lt;results&gt;</h1>",
             "random reads, 4 KiB, 1 at once, working set 4 times the memory, disk 'slow': rampool, 1 lender does \
@@ -369,6 +356,32 @@ mod tests {
         assert!(
             !page.contains("http://")
                 || page.matches("http://").count() == page.matches("http://www.w3.org").count()
+        );
+    }
+
+    #[test]
+    fn many_figures_are_summed_up_for_each_disk() {
+        let mut results = results("[0.5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]");
+        for record in &mut results.records {
+            let times = match (record.target, record.case.working_set) {
+                (Target::Pool(_), 0.5) => 0.1,
+                (Target::Pool(_), 8.0) => 2.0,
+                // Level: one run above, one below.
+                (Target::Pool(_), 1.0) => [0.2, 0.25, 0.5][record.run as usize - 1],
+                _ => 1.0,
+            };
+            if let Outcome::Measured(figures) = &mut record.outcome {
+                figures.per_second *= times;
+            }
+        }
+        let sentences = words::sentences(&Cell::all(&results));
+        let name = "random reads, 4 KiB, 1 at once, working set";
+        assert_eq!(
+            sentences,
+            [format!(
+                "Disk 'slow': rampool, 1 lender is faster than the page cache beyond the noise in 11 of 13 cases, \
+                 most in {name} 8 times the memory (8.20 times); slower in 1: {name} 0.5 times the memory (0.41 times)."
+            )]
         );
     }
 }

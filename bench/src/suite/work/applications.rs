@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use super::{Task, Told, Work};
 use crate::suite::figures::{Figures, Hole};
-use crate::suite::place::installed;
+use crate::suite::peers::installed;
 
 /// Of a source file, in bytes.
 const TEXT_BYTES: usize = 16 << 10;

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Task, Told, Work};
 use crate::suite::figures::{Figures, Hole};
-use crate::suite::place::installed;
+use crate::suite::peers::installed;
 use crate::suite::plan::Personality;
 use crate::tool::telling_line;
 

@@ -12,7 +12,7 @@ use super::{Task, Told, Work, memcached};
 use crate::scratch::Scratch;
 use crate::suite::case::FioJob;
 use crate::suite::figures::{Figures, Hole, Latency};
-use crate::suite::place::installed;
+use crate::suite::peers::installed;
 use crate::suite::plan::{Access, Mix, Spread};
 
 /// Of Zipf's law.

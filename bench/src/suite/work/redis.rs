@@ -11,7 +11,8 @@ use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
 use super::{Task, Told, Work};
 use crate::suite::figures::{Figures, Hole};
-use crate::suite::place::{installed, shown};
+use crate::suite::peers::installed;
+use crate::suite::place::shown;
 use crate::tool::{Running, telling_line};
 
 const DUMP: &str = "dump.rdb";

@@ -13,7 +13,8 @@ use super::files::large_files;
 use super::fio::read_once;
 use super::{Task, Told, Work};
 use crate::suite::figures::{Figures, Hole};
-use crate::suite::place::{installed, shown};
+use crate::suite::peers::installed;
+use crate::suite::place::shown;
 use crate::tool::telling_line;
 
 const DATABASE: &str = "data.db";
