@@ -29,7 +29,7 @@ pub(crate) struct Filesystem {
     pub(crate) inodes: Inodes,
     pub(crate) handles: Handles,
     pub(crate) cache: LocalCache,
-    pub(crate) flights: Flights,
+    pub(crate) flights: Arc<Flights>,
     pub(crate) remote: Arc<Tier>,
     pub(crate) workers: Workers,
     pub(crate) behind: Behind,

@@ -1,11 +1,15 @@
 //! The way of a read.
 //!
 //! 1. All of it is in the local cache: answered here, on the thread that took the request.
-//! 2. Else the missing blocks are brought in: from the servers that hold them, and what they
+//! 2. A few missing blocks that one server holds: it is asked, and the answer is passed on when it
+//!    comes (`read/fetch.rs`).
+//! 3. Else the missing blocks are brought in: from the servers that hold them, and what they
 //!    cannot give, from the source. One reader brings a block, others who miss it wait.
-//! 3. Where the cache has no room, the source is read past it.
+//! 4. Where the cache has no room, the source is read past it.
 //!
 //! A sequential reader has the blocks that follow brought in ahead of it.
+
+mod fetch;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::AsFd as _;
@@ -46,6 +50,8 @@ struct Miss {
     /// The blocks from its start that were in the cache.
     found: Vec<Block>,
     how: Use,
+    /// Whether servers are to be asked: not if one was, in vain.
+    ask: bool,
 }
 
 /// The state of a file's contents that is read.
@@ -108,7 +114,8 @@ impl Filesystem {
         if let Some(span) = ahead.bring {
             self.bring_ahead(&handle, span);
         }
-        let miss = Miss { handle, offset, len, began, state, found, how: ahead.how };
+        let miss = Miss { handle, offset, len, began, state, found, how: ahead.how, ask: true };
+        let Err((miss, reply)) = self.fetch(miss, reply) else { return };
         match self.workers.seat() {
             Some(seat) => self.serve_miss(miss, Some(seat), reply),
             None => {
@@ -147,10 +154,10 @@ impl Filesystem {
     /// Brings what is missing and answers. The seat is given up before the answer, upon which the
     /// next request may come.
     fn serve_miss(&self, miss: Miss, seat: Option<Seat<'_>>, reply: impl ReadReply) {
-        let Miss { handle, offset, mut len, began, state, found, how } = miss;
+        let Miss { handle, offset, mut len, began, state, found, how, ask } = miss;
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
-        let layer = match self.bring(&handle, state, span, found, how) {
+        let layer = match self.bring(&handle, state, span, found, how, ask) {
             Ok((blocks, layer)) => {
                 self.note_access(&handle);
                 drop(seat);
@@ -183,6 +190,7 @@ impl Filesystem {
         span: Span,
         found: Vec<Block>,
         how: Use,
+        ask: bool,
     ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
         let contents = &handle.inode.contents;
         let mut layer = Layer::Local;
@@ -227,7 +235,7 @@ impl Filesystem {
             let here = |&&index: &&BlockIndex| self.cache.contains(BlockKey { file, index });
             let led: Vec<_> = claim.led().iter().filter(|index| !here(index)).copied().collect();
             if !led.is_empty() {
-                let (brought, from_source) = self.bring_led(handle, state, &led, how)?;
+                let (brought, from_source) = self.bring_led(handle, state, &led, how, ask)?;
                 layer = layer.max(if from_source > 0 { Layer::Source } else { Layer::Remote });
                 fresh += from_source;
                 for (&index, block) in led.iter().zip(brought) {
@@ -251,6 +259,7 @@ impl Filesystem {
         state: State,
         led: &[BlockIndex],
         how: Use,
+        ask: bool,
     ) -> std::result::Result<(Vec<Block>, usize), Unbrought> {
         let key = |index: BlockIndex| BlockKey { file: state.file, index };
         // Before anything is read: what a write overtakes from here on is not cached.
@@ -260,7 +269,10 @@ impl Filesystem {
             return Err(Unbrought::NoRoom);
         }
 
-        let arrived = self.ask_servers(state.file, led, &mut slots);
+        let arrived = match ask {
+            true => self.ask_servers(state.file, led, &mut slots),
+            false => vec![false; led.len()],
+        };
         let mut from_source = 0;
         let mut at = 0;
         while at < led.len() {
@@ -341,7 +353,7 @@ impl Filesystem {
             let (file, size) = handle.inode.contents.state();
             let state = State { file, size };
             // Nobody waits for it; a reader that comes for it meets the error itself.
-            let brought = this.bring(&handle, state, span, Vec::new(), Use::Stream);
+            let brought = this.bring(&handle, state, span, Vec::new(), Use::Stream, true);
             if let Ok((_, Layer::Local)) = brought {
                 handle.sequence.all_here();
             }

@@ -23,7 +23,7 @@ use crate::front::Device;
 use crate::front::fuse::FuseFront;
 use crate::handles::Handles;
 use crate::inodes::Inodes;
-use crate::local::{Evicted, Flights, LocalCache};
+use crate::local::{Evicted, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::{UnmountFlags, unmount_at};
 use crate::plan::Plan;
@@ -176,7 +176,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         source,
         inodes: Inodes::new(nodes, root, &root_stat),
         handles: Handles::default(),
-        flights: Flights::default(),
+        flights: Arc::default(),
         remote,
         workers: Workers::start(plan.threads).map_err(cannot("cannot start threads"))?,
         behind: Behind::default(),

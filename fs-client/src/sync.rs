@@ -8,7 +8,7 @@
 //! one of these is used: that thread would wait for itself.
 
 #[cfg(not(feature = "shuttle"))]
-pub(crate) use crossbeam_channel::{Receiver, Sender, bounded};
+pub(crate) use crossbeam_channel::bounded;
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use dashmap::{DashMap, mapref::entry::Entry};
 #[cfg(not(feature = "shuttle"))]
@@ -21,13 +21,24 @@ pub(crate) use shuttle::sync::atomic;
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle_dashmap::{DashMap, Entry};
 #[cfg(feature = "shuttle")]
-pub(crate) use shuttled::{Condvar, Mutex, Receiver, Sender, bounded};
+pub(crate) use shuttled::{Condvar, Mutex, bounded};
 
 /// Just before the source is called. Under shuttle somebody else may go on here.
 #[inline]
 pub(crate) fn step() {
     #[cfg(feature = "shuttle")]
     atomic::AtomicBool::new(false).load(atomic::Ordering::SeqCst);
+}
+
+/// A thread for one job.
+pub(crate) fn spawn(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    #[cfg(feature = "shuttle")]
+    {
+        shuttle::thread::spawn(job);
+        Ok(())
+    }
+    #[cfg(not(feature = "shuttle"))]
+    std::thread::Builder::new().name("worker".to_owned()).spawn(job).map(drop)
 }
 
 /// Shuttle's locks and channels, called as parking_lot's and crossbeam's are.

@@ -6,9 +6,10 @@
 
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, TrySendError, bounded};
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::spawn;
 
 /// Threads of the pool: how many requests can be at the disk or the network at once, besides
 /// those that the request threads do themselves.
@@ -91,6 +92,20 @@ impl Workers {
         // Fails only when the pool is gone, and it goes with the last request.
         if let Some(queue) = &self.queue {
             let _ = queue.send(job);
+        }
+    }
+
+    /// The same from a thread that must not wait: where the pool has no place, a thread of its own does the job.
+    pub(crate) fn hand_over_at_once(&self, job: Job) {
+        let left = match &self.queue {
+            Some(queue) => queue.try_send(job).err().map(TrySendError::into_inner),
+            None => Some(job),
+        };
+        if let Some(job) = left
+            && let Err(error) = spawn(job)
+        {
+            // The job is gone, and its request is answered with EIO.
+            tracing::warn!(%error, "no thread for a request");
         }
     }
 

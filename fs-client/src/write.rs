@@ -134,8 +134,10 @@ impl Filesystem {
         let mut key = file;
         while contents.key() != key {
             key = contents.key();
-            drop(self.cache.begin_write(key, span));
+            // Forgotten within the window: who looks after it must not find the servers' old copies.
+            let window = self.cache.begin_write(key, span);
             self.remote.forget(key, span);
+            drop(window);
         }
         Ok(written?.bytes)
     }

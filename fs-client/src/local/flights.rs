@@ -4,8 +4,8 @@
 //! wait and look in the cache again; they take nothing from the leader directly, because what it
 //! read may be older than a write that was acknowledged before they asked.
 //!
-//! A leader is running when it claims, and waits for no other flight before it has landed its
-//! own, so there is always one that makes progress.
+//! A leader waits for no other flight before it has landed its own: it is a thread that runs, or an answer of a
+//! server that comes or is given up at its deadline. So there is always one that makes progress.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ pub(crate) struct Flights {
 }
 
 /// What became of a request for blocks.
-pub(crate) struct Claim<'a> {
-    flights: &'a Flights,
+pub(crate) struct Claim {
+    flights: Arc<Flights>,
     file: FileKey,
     /// The blocks to bring, all of which are landed when the claim is dropped.
     led: Vec<BlockIndex>,
@@ -37,7 +37,7 @@ struct Landing {
 
 impl Flights {
     /// Claims those of `blocks` that nobody is bringing, and joins the flights of the others.
-    pub(crate) fn claim(&self, file: FileKey, blocks: &[BlockIndex]) -> Claim<'_> {
+    pub(crate) fn claim(self: &Arc<Self>, file: FileKey, blocks: &[BlockIndex]) -> Claim {
         let landing = Arc::new(Landing::default());
         let mut led = Vec::with_capacity(blocks.len());
         let mut joined: Vec<Arc<Landing>> = Vec::new();
@@ -54,11 +54,11 @@ impl Flights {
             }
         }
         drop(under_way);
-        Claim { flights: self, file, led, landing, joined }
+        Claim { flights: self.clone(), file, led, landing, joined }
     }
 }
 
-impl Claim<'_> {
+impl Claim {
     /// The blocks that the claimant is to bring.
     pub(crate) fn led(&self) -> &[BlockIndex] {
         &self.led
@@ -77,7 +77,7 @@ impl Claim<'_> {
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for Claim {
     fn drop(&mut self) {
         if self.led.is_empty() {
             return;
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_block_is_led_once_until_it_lands() {
-        let flights = Flights::default();
+        let flights = Arc::new(Flights::default());
         let blocks = [1, 2, 3].map(BlockIndex);
         let first = flights.claim(FILE, &blocks[..2]);
         assert_eq!(first.led, blocks[..2]);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_ever() {
-        let flights = Flights::default();
+        let flights = Arc::new(Flights::default());
         let led = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..4 {

@@ -13,5 +13,5 @@ mod sequence;
 mod window;
 
 pub(crate) use cache::{Evicted, LocalCache, Use, metadata_bytes_per_block};
-pub(crate) use flights::Flights;
+pub(crate) use flights::{Claim, Flights};
 pub(crate) use sequence::Sequence;

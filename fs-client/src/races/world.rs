@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Timespec, Timestamps, memfd_create};
@@ -26,7 +26,7 @@ use crate::handles::{FileHandle, HandleId, Handles};
 use crate::inodes::{Inode, Inodes, NodeId};
 use rampool_policy::Kind;
 
-use crate::local::{Evicted, Flights, LocalCache, Use, metadata_bytes_per_block};
+use crate::local::{Evicted, LocalCache, Use, metadata_bytes_per_block};
 use crate::metrics::{Layer, Metrics};
 use crate::read::ReadReply;
 use crate::remote::races::tier_next_door;
@@ -84,9 +84,8 @@ const STEP: u64 = BLOCK_SIZE as u64 / 4;
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 
-/// Keeps the answer to a read.
-#[derive(Clone, Default)]
-struct Answer(Arc<OnceLock<Result<Vec<u8>, Errno>>>);
+/// Passes the answer to a read on.
+struct Answer(shuttle::sync::mpsc::Sender<Result<Vec<u8>, Errno>>);
 
 impl World {
     /// A file of distinct blocks, none of them cached. The mount looks for changes by others at each
@@ -143,7 +142,7 @@ impl World {
             behind: Behind::default(),
             cache: LocalCache::new(cache_bytes, Kind::default(), epochs, held_max, evicted)
                 .unwrap(),
-            flights: Flights::default(),
+            flights: Arc::default(),
             remote,
             workers: Workers::seats_only(100),
             metrics: Metrics::new(),
@@ -293,9 +292,9 @@ impl World {
     }
 
     fn read_bytes(&self, handle: HandleId, range: &Range<u64>) -> Vec<u8> {
-        let answer = Answer::default();
-        self.fs.read(handle, range.start, (range.end - range.start) as usize, answer.clone());
-        answer.0.get().expect("there is a seat for each").clone().unwrap()
+        let (answer, answered) = shuttle::sync::mpsc::channel();
+        self.fs.read(handle, range.start, (range.end - range.start) as usize, Answer(answer));
+        answered.recv().expect("each read is answered").unwrap()
     }
 
     fn begin(&self, range: Range<u64>) -> (usize, u8) {
@@ -372,11 +371,11 @@ impl Record {
 impl ReadReply for Answer {
     fn parts(self, parts: &[IoSlice<'_>]) {
         let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
-        let _ = self.0.set(Ok(parts.concat()));
+        let _ = self.0.send(Ok(parts.concat()));
     }
 
     fn error(self, errno: Errno) {
-        let _ = self.0.set(Err(errno));
+        let _ = self.0.send(Err(errno));
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
 use rampool_protocol::certs::{Role, SERVER_NAME, explain};
 use rampool_protocol::control::{self, CloseCode, ToClient, ToServer, VERSION};
@@ -80,6 +80,7 @@ pub(super) async fn run(
     }
     tokio::select! {
         () = sender::run(&shared, queue) => {}
+        () = shared.deadlines.keep() => {}
         _ = stop.wait_for(|&stop| stop) => {}
     }
     // The tasks end with this thread's runtime.
@@ -193,7 +194,7 @@ async fn serve(
         // Polled in this order at every turn: what a reader waits for comes first.
         biased;
         result = read_answers(shared, &under_way, gets_in) => result,
-        result = send_gets(shared, &under_way, gets_out, &mut inbox.gets) => result,
+        result = send_gets(&under_way, gets_out, &mut inbox.gets) => result,
         result = read_lending(connection, server, &mut tell) => result,
         result = send_puts(shared, &under_way, puts_out, &mut inbox.puts) => result,
         result = read_answers(shared, &under_way, puts_in) => result,
@@ -227,7 +228,6 @@ async fn read_message(connection: &Connection, tell: &mut RecvStream) -> anyhow:
 }
 
 async fn send_gets(
-    shared: &Shared,
     under_way: &UnderWay,
     mut out: SendStream,
     gets: &mut mpsc::Receiver<GetRequest>,
@@ -236,8 +236,6 @@ async fn send_gets(
     let mut wire = Vec::new();
     while let Some(request) = gets.recv().await {
         if under_way.gets.borrow().len() >= GETS_UNDER_WAY_MAX {
-            // Dropping it tells the reader.
-            shared.counts.timeouts.fetch_add(1, Relaxed);
             continue;
         }
         next += 1;
@@ -280,15 +278,13 @@ async fn read_answers(
         let mut header = [0; HEADER_SIZE];
         stream.read_exact(&mut header).await?;
         let header = Header::parse(&header)?;
-        let mut body = BytesMut::zeroed(header.body_len);
-        stream.read_exact(&mut body).await?;
+        let body = read_body(&mut stream, header.body_len).await?;
         match header.verb {
             Verb::Got => {
                 let request = under_way.gets.borrow_mut().remove(&header.request);
                 let Some(request) = request else { bail!("an answer to no request") };
-                let answer = GetAnswer { header, body: body.freeze() };
-                // Nobody waits for it any more.
-                if request.answer.send(answer).is_err() {
+                // False when nobody waits for it any more.
+                if !request.asker.tell(Some(GetAnswer { header, body })) {
                     shared.counts.late.fetch_add(1, Relaxed);
                 }
             }
@@ -312,6 +308,22 @@ async fn read_answers(
             Verb::Get | Verb::Put => bail!("the server sent a request"),
         }
     }
+}
+
+/// The body of a frame. Where it came in one piece, that piece.
+async fn read_body(stream: &mut RecvStream, len: usize) -> anyhow::Result<Bytes> {
+    const CUT: &str = "an answer that is cut short";
+    let first = stream.read_chunk(len, true).await?.context(CUT)?.bytes;
+    if first.len() == len {
+        return Ok(first);
+    }
+    let mut body = BytesMut::with_capacity(len);
+    body.extend_from_slice(&first);
+    while body.len() < len {
+        let next = stream.read_chunk(len - body.len(), true).await?.context(CUT)?;
+        body.extend_from_slice(&next.bytes);
+    }
+    Ok(body.freeze())
 }
 
 /// Why the connection is gone.

@@ -4,9 +4,11 @@
 //! what is missing is fetched, and may not be there. A server that is gone, slow, full or lying
 //! costs at most the deadline, then the source is read.
 //!
-//! The tier has one thread of its own, on which all connections live. Request threads hand it
-//! their requests and wait, with the deadline; sealed blocks are opened by those who wait.
+//! The tier has one thread of its own, on which all connections live. A reader of a few blocks hands it
+//! what is to be done when they have come, and goes on; a reader of many waits, with the deadline, and opens
+//! the sealed blocks itself.
 
+mod asker;
 mod lent;
 mod link;
 mod placement;
@@ -29,9 +31,11 @@ use rampool_protocol::frame::RUN_BLOCKS_MAX;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use crate::arena::Block;
-use crate::block::{BlockKey, FileKey, Span};
+use crate::arena::{Block, Empty};
+use crate::block::{BlockIndex, BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
+use crate::sync::bounded;
+use asker::{Asker, Deadlines};
 use lent::{Lent, LentTable, ServerIndex};
 use seal::{SealCount, Sealer};
 pub(crate) use server::ServerReport;
@@ -67,6 +71,13 @@ pub(crate) struct Wanted<'a> {
     pub(crate) arrived: bool,
 }
 
+/// Blocks that one server holds.
+pub(crate) struct Held {
+    server: Arc<Server>,
+    /// What they are known by, and their places among themselves.
+    blocks: Vec<(BlockKey, (usize, Lent))>,
+}
+
 /// A server's address as it was given, and as it was found.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerAddress {
@@ -80,6 +91,7 @@ struct Shared {
     lent: LentTable,
     servers: Vec<Arc<Server>>,
     epochs: Arc<Epochs>,
+    deadlines: Deadlines,
     /// How many blocks were sealed.
     seals: AtomicU64,
     counts: Counts,
@@ -117,6 +129,7 @@ impl Tier {
             lent: LentTable::new(0),
             servers: Vec::new(),
             epochs,
+            deadlines: Deadlines::default(),
             seals: AtomicU64::new(0),
             counts: Counts::default(),
         };
@@ -152,6 +165,7 @@ impl Tier {
             lent: LentTable::new(table_bytes),
             servers,
             epochs,
+            deadlines: Deadlines::default(),
             seals: AtomicU64::new(0),
             counts: Counts::default(),
         });
@@ -197,23 +211,71 @@ impl Tier {
             let theirs: Vec<(usize, Lent)> =
                 found.iter().filter(|(_, lent)| usize::from(lent.server.0) == n).copied().collect();
             for run in theirs.chunks(RUN_BLOCKS_MAX) {
+                if !server.may_be_asked() {
+                    break;
+                }
                 let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
-                if let Some(answer) = server.get(keys.collect()) {
-                    asked.push((server, run.to_vec(), answer));
+                let (tell, told) = bounded(1);
+                // Without an answer it lets go of its end, which tells us as well.
+                let asker =
+                    Asker::new(move |answer| answer.is_some_and(|it| tell.send(it).is_ok()));
+                if server.get(keys.collect(), asker) {
+                    asked.push((server, run.to_vec(), told));
                 }
             }
         }
-        for (server, run, answer) in asked {
-            match answer.wait(deadline) {
-                Some(answer) => {
-                    server.answered();
-                    shared.open(wanted, &run, &answer);
-                }
-                None => {
-                    server.timed_out();
-                    shared.counts.timeouts.fetch_add(1, Relaxed);
-                }
+        for (server, run, told) in asked {
+            let answer = told.recv_deadline(deadline).ok();
+            shared.note(server, answer.is_some());
+            if let Some(answer) = answer {
+                shared.open(wanted, &run, &answer);
             }
+        }
+    }
+
+    /// The server that holds all of `blocks`, if one does that can be asked.
+    pub(crate) fn held_by_one(&self, file: FileKey, blocks: &[BlockIndex]) -> Option<Held> {
+        let mut server = None;
+        let mut held = Vec::with_capacity(blocks.len());
+        for (n, &index) in blocks.iter().enumerate() {
+            let key = BlockKey { file, index };
+            let lent = self.shared.lent(key)?;
+            if *server.get_or_insert(lent.server) != lent.server {
+                return None;
+            }
+            held.push((key, (n, lent)));
+        }
+        let server = self.shared.servers[usize::from(server?.0)].clone();
+        server.may_be_asked().then_some(Held { server, blocks: held })
+    }
+
+    /// Asks for blocks to be put into `slots`, one for each, and does `then` with them when they have all come; with
+    /// none of them when the deadline is over, or one is not there. It is done on the tier's thread, or here and at
+    /// once if there is no point in asking, and must not wait for anything.
+    pub(crate) fn fetch_then(
+        &self,
+        Held { server, blocks }: Held,
+        mut slots: Vec<Empty>,
+        then: impl FnOnce(Option<Vec<Empty>>) + Send + 'static,
+    ) {
+        let keys = blocks.iter().map(|(key, _)| self.shared.sealer.remote_key(*key)).collect();
+        let (shared, asked) = (self.shared.clone(), server.clone());
+        let asker = Asker::new(move |answer| {
+            shared.note(&asked, answer.is_some());
+            let of_use = answer.is_some();
+            let opened = answer.is_some_and(|answer| {
+                let wanted = blocks.iter().zip(&mut slots);
+                let mut wanted: Vec<_> =
+                    wanted.map(|((key, _), slot)| Wanted::new(*key, slot.bytes_mut())).collect();
+                let run: Vec<_> = blocks.iter().map(|&(_, place)| place).collect();
+                shared.open(&mut wanted, &run, &answer);
+                wanted.iter().all(|wanted| wanted.arrived)
+            });
+            then(opened.then_some(slots));
+            of_use
+        });
+        if server.get(keys, asker.clone()) {
+            self.shared.deadlines.add(asker);
         }
     }
 
@@ -254,6 +316,16 @@ impl Shared {
         }
         self.lent.forget_this(key, lent);
         None
+    }
+
+    /// Notes whether a server answered in time.
+    fn note(&self, server: &Server, answered: bool) {
+        if answered {
+            server.answered();
+        } else {
+            server.timed_out();
+            self.counts.timeouts.fetch_add(1, Relaxed);
+        }
     }
 
     /// The number of the next sealing.
@@ -303,7 +375,9 @@ impl<'a> Wanted<'a> {
 impl Drop for Tier {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        if let Some(thread) = self.thread.take() {
+        // The last holder may be a reader's answer: the tier's own thread cannot wait for itself.
+        let own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(|thread| !own(thread)) {
             let _ = thread.join();
         }
     }

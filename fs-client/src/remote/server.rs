@@ -12,11 +12,11 @@ use rampool_protocol::frame::{self, Header};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::asker::Asker;
 use super::lent::ServerIndex;
 use super::placement::Candidate;
 use super::seal::SealCount;
 use super::{ServerAddress, sender::PutFrame};
-use crate::sync::{Receiver, Sender, bounded};
 
 /// Requests that wait to be put on the wire; a further one is a miss at once.
 const GETS_MAX: usize = 1024;
@@ -51,10 +51,10 @@ pub(super) struct Inbox {
     pub(super) puts: mpsc::Receiver<PutFrame>,
 }
 
-/// Blocks that a reader waits for.
+/// Blocks that a reader waits for. Dropping it tells the reader that they do not come.
 pub(super) struct GetRequest {
     pub(super) keys: Vec<RemoteKey>,
-    pub(super) answer: Sender<GetAnswer>,
+    pub(super) asker: Asker,
 }
 
 /// The body of a `Got` frame.
@@ -62,9 +62,6 @@ pub(super) struct GetAnswer {
     pub(super) header: Header,
     pub(super) body: Bytes,
 }
-
-/// A request that was put to a server.
-pub(super) struct Asked(Receiver<GetAnswer>);
 
 #[derive(Default)]
 struct Patience {
@@ -103,14 +100,16 @@ impl Server {
         (server, Inbox { gets: get_inbox, puts: put_inbox })
     }
 
-    /// Asks for blocks. None if there is no point in waiting for an answer.
-    pub(super) fn get(&self, keys: Vec<RemoteKey>) -> Option<Asked> {
-        if !self.connected.load(Relaxed) || !self.patience.lock().lasts(Instant::now()) {
-            return None;
-        }
-        let (answer, asked) = bounded(1);
-        self.gets.try_send(GetRequest { keys, answer }).ok()?;
-        Some(Asked(asked))
+    /// Whether there is a point in asking.
+    pub(super) fn may_be_asked(&self) -> bool {
+        self.connected.load(Relaxed)
+            && self.gets.capacity() > 0
+            && self.patience.lock().lasts(Instant::now())
+    }
+
+    /// Asks for blocks. False, and the asker has been told, if too many wait to ask.
+    pub(super) fn get(&self, keys: Vec<RemoteKey>, asker: Asker) -> bool {
+        self.gets.try_send(GetRequest { keys, asker }).is_ok()
     }
 
     /// Hands over a frame of blocks to be sent, or gives it back if too many wait.
@@ -190,10 +189,9 @@ impl Server {
     }
 }
 
-impl Asked {
-    /// Waits for the answer until the deadline. None also when the connection was lost.
-    pub(super) fn wait(&self, deadline: Instant) -> Option<GetAnswer> {
-        self.0.recv_deadline(deadline).ok()
+impl Drop for GetRequest {
+    fn drop(&mut self) {
+        self.asker.tell(None);
     }
 }
 
