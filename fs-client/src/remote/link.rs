@@ -3,16 +3,15 @@
 //! One stream carries requests and answers of readers, another the blocks that are sent; the
 //! first goes before the second. Everything here runs on the tier's thread.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
 use rampool_protocol::certs::{Role, SERVER_NAME, explain};
 use rampool_protocol::control::{self, CloseCode, ToClient, ToServer, VERSION};
@@ -52,8 +51,8 @@ pub(super) struct Endpoints {
 /// What was sent and not yet answered.
 #[derive(Default)]
 struct UnderWay {
-    gets: RefCell<HashMap<RequestId, GetRequest>>,
-    puts: RefCell<VecDeque<(RequestId, Vec<SentBlock>)>>,
+    gets: Mutex<HashMap<RequestId, GetRequest>>,
+    puts: Mutex<VecDeque<(RequestId, Vec<SentBlock>)>>,
     put_answered: Notify,
 }
 
@@ -70,7 +69,7 @@ pub(super) async fn run(
             Ok(endpoint) => {
                 let (shared, server) = (shared.clone(), server.clone());
                 let config = endpoints.config.clone();
-                tokio::task::spawn_local(keep(shared, server, endpoint, config, inbox));
+                tokio::spawn(keep(shared, server, endpoint, config, inbox));
             }
             Err(error) => {
                 tracing::warn!(server = server.address.given, %error, "no socket");
@@ -189,7 +188,7 @@ async fn serve(
     server.connected(lending, instance, shared.last_seal());
     tracing::info!(server = server.address.given, "connected");
 
-    let under_way = Rc::new(UnderWay::default());
+    let under_way = UnderWay::default();
     let result = tokio::select! {
         // Polled in this order at every turn: what a reader waits for comes first.
         biased;
@@ -233,9 +232,9 @@ async fn send_gets(
     gets: &mut mpsc::Receiver<GetRequest>,
 ) -> anyhow::Result<()> {
     let mut next = 0;
-    let mut wire = Vec::new();
+    let mut wire: Vec<u8> = Vec::new();
     while let Some(request) = gets.recv().await {
-        if under_way.gets.borrow().len() >= GETS_UNDER_WAY_MAX {
+        if under_way.gets.lock().len() >= GETS_UNDER_WAY_MAX {
             continue;
         }
         next += 1;
@@ -243,7 +242,7 @@ async fn send_gets(
         wire.clear();
         wire.extend_from_slice(&Header::get(id, request.keys.len()).to_bytes());
         wire.extend_from_slice(request.keys.as_bytes());
-        under_way.gets.borrow_mut().insert(id, request);
+        under_way.gets.lock().insert(id, request);
         out.write_all(&wire).await?;
     }
     bail!("the mount ends")
@@ -257,13 +256,13 @@ async fn send_puts(
 ) -> anyhow::Result<()> {
     let mut next = 0;
     while let Some(frame) = puts.recv().await {
-        while under_way.puts.borrow().len() >= PUTS_UNDER_WAY_MAX {
+        while under_way.puts.lock().len() >= PUTS_UNDER_WAY_MAX {
             under_way.put_answered.notified().await;
         }
         next += 1;
         let (wire, blocks) = frame.into_wire(RequestId(next));
         shared.counts.sent.fetch_add(blocks.len() as u64, Relaxed);
-        under_way.puts.borrow_mut().push_back((RequestId(next), blocks));
+        under_way.puts.lock().push_back((RequestId(next), blocks));
         out.write_chunk(wire).await?;
     }
     bail!("the mount ends")
@@ -281,7 +280,7 @@ async fn read_answers(
         let body = read_body(&mut stream, header.body_len).await?;
         match header.verb {
             Verb::Got => {
-                let request = under_way.gets.borrow_mut().remove(&header.request);
+                let request = under_way.gets.lock().remove(&header.request);
                 let Some(request) = request else { bail!("an answer to no request") };
                 // False when nobody waits for it any more.
                 if !request.asker.tell(Some(GetAnswer { header, body })) {
@@ -289,7 +288,7 @@ async fn read_answers(
                 }
             }
             Verb::Stored => {
-                let sent = under_way.puts.borrow_mut().pop_front();
+                let sent = under_way.puts.lock().pop_front();
                 let Some((_, blocks)) = sent
                     .filter(|(id, blocks)| *id == header.request && blocks.len() == header.count)
                 else {

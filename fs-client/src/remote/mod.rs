@@ -175,8 +175,7 @@ impl Tier {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let theirs = shared.clone();
         let thread = std::thread::Builder::new().name("remote".to_owned()).spawn(move || {
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, link::run(theirs, endpoints, inboxes, queue, stopped));
+            runtime.block_on(link::run(theirs, endpoints, inboxes, queue, stopped));
         })?;
         Ok(Self { shared, offers: Some(offers), stop, thread: Some(thread) })
     }
