@@ -30,6 +30,9 @@ pub(crate) enum Command {
     Report {
         /// What 'run' has written.
         dir: PathBuf,
+        /// Put the figures as tables into this Markdown document instead, between its two marks.
+        #[arg(long, value_name = "DOCUMENT")]
+        into: Option<PathBuf>,
     },
     /// Says what changed between two directories of results, beyond the noise.
     Compare {

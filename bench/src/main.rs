@@ -65,7 +65,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Trees(options) => return trees::run(&options, &Stop::install()?),
         Command::Lending(options) => return lending::run(&options, &Stop::install()?),
         Command::Run(options) => return suite::run(&options, &Stop::install()?),
-        Command::Report { dir } => return suite::report(&dir),
+        Command::Report { dir, into } => return suite::report(&dir, into.as_deref()),
         Command::Compare { before, after, format } => {
             return suite::compare(&before, &after, format);
         }

@@ -120,7 +120,7 @@ impl Filesystem {
             Some(seat) => self.serve_miss(miss, Some(seat), reply),
             None => {
                 let this = self.clone();
-                self.workers.hand_over(Box::new(move || this.serve_miss(miss, None, reply)));
+                self.workers.hand_over(0, move || this.serve_miss(miss, None, reply));
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::plan::Plan;
 use crate::remote::{Offer, Tier};
 use crate::source::{Source, Stat};
 use crate::status::{self, Facts};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{self, Upkeep};
 use crate::workers::Workers;
 
 /// A sequential reader is followed at most 1 MiB ahead.
@@ -61,6 +61,7 @@ enum End {
 /// answers.
 pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
     raise_limits();
+    upkeep::return_large_memory();
     // Each thread takes the caller's mask when it makes something.
     rustix::process::umask(rustix::fs::Mode::empty());
     let system = |what: &str| {

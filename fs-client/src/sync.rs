@@ -8,20 +8,18 @@
 //! one of these is used: that thread would wait for itself.
 
 #[cfg(not(feature = "shuttle"))]
-pub(crate) use crossbeam_channel::bounded;
-#[cfg(not(feature = "shuttle"))]
 pub(crate) use dashmap::{DashMap, mapref::entry::Entry};
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use parking_lot::{Condvar, Mutex};
 #[cfg(not(feature = "shuttle"))]
-pub(crate) use std::sync::atomic;
+pub(crate) use std::sync::{atomic, mpsc::sync_channel};
 
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle::sync::atomic;
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle_dashmap::{DashMap, Entry};
 #[cfg(feature = "shuttle")]
-pub(crate) use shuttled::{Condvar, Mutex, bounded};
+pub(crate) use shuttled::{Condvar, Mutex, sync_channel};
 
 /// Just before the source is called. Under shuttle somebody else may go on here.
 #[inline]
@@ -41,11 +39,11 @@ pub(crate) fn spawn(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> 
     std::thread::Builder::new().name("worker".to_owned()).spawn(job).map(drop)
 }
 
-/// Shuttle's locks and channels, called as parking_lot's and crossbeam's are.
+/// Shuttle's locks and channels, called as parking_lot's and the standard library's are.
 #[cfg(feature = "shuttle")]
 mod shuttled {
     use std::ops::{Deref, DerefMut};
-    use std::time::Instant;
+    use std::time::Duration;
 
     use shuttle::rand::Rng as _;
     use shuttle::sync;
@@ -90,7 +88,7 @@ mod shuttled {
         }
     }
 
-    pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    pub(crate) fn sync_channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         let (sender, receiver) = mpsc::sync_channel(capacity);
         (Sender(sender), Receiver(receiver))
     }
@@ -102,8 +100,8 @@ mod shuttled {
     }
 
     impl<T> Receiver<T> {
-        /// Time does not pass here: now and then the deadline has.
-        pub(crate) fn recv_deadline(&self, _: Instant) -> Result<T, mpsc::RecvError> {
+        /// Time does not pass here: now and then it has.
+        pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, mpsc::RecvError> {
             if shuttle::rand::thread_rng().gen_ratio(1, 8) {
                 return Err(mpsc::RecvError);
             }

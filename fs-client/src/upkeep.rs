@@ -70,3 +70,16 @@ fn give_back() {
         libc::malloc_trim(0);
     }
 }
+
+/// Has the allocator take large pieces from the system and give them back, rather than keep them: a copy of a long
+/// write lives for one write, and what it leaves behind would be memory beyond the cache's.
+pub(crate) fn return_large_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        const LARGE: libc::c_int = 256 << 10;
+        // SAFETY: sets a number of the allocator; without it all still works.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        }
+    }
+}

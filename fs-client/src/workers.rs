@@ -4,32 +4,22 @@
 //! take the next one: a hand-off costs more than the work when little is going on. Past that,
 //! the work goes to a pool.
 
-use std::thread::{self, JoinHandle};
+mod pool;
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
-
+use self::pool::{Job, Pool};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::spawn;
 
-/// Threads of the pool: how many requests can be at the disk or the network at once, besides
-/// those that the request threads do themselves.
-const POOL_THREADS: usize = 32;
+/// Jobs that wait, beyond which there is no room for one that nobody waits for, or whose giver must not wait.
+const SPARE_JOBS_MAX: usize = 32;
+const URGENT_JOBS_MAX: usize = 128;
 
-/// Jobs that wait for a thread of the pool, each of which may hold a write of 1 MiB. A request
-/// thread that finds no place waits.
-const QUEUE_MAX: usize = 128;
-
-/// The pool and the seats. Its channel looks again for a moment before a thread sleeps, which is
-/// worth a tenth of the remote hits, with one reader as with sixteen: waking a thread costs more.
-#[derive(Debug)]
+/// The pool and the seats.
 pub(crate) struct Workers {
-    queue: Option<Sender<Job>>,
-    threads: Vec<JoinHandle<()>>,
+    pool: Option<Pool>,
     /// How many request threads may still do slow work themselves.
     seats: AtomicUsize,
 }
-
-type Job = Box<dyn FnOnce() + Send>;
 
 /// A request thread that does slow work itself, until this is dropped.
 pub(crate) struct Seat<'a>(&'a AtomicUsize);
@@ -40,26 +30,15 @@ impl Workers {
     /// # Errors
     /// No more threads can be made.
     pub(crate) fn start(request_threads: usize) -> std::io::Result<Self> {
-        let (queue, jobs) = bounded::<Job>(QUEUE_MAX);
-        let threads = (0..POOL_THREADS)
-            .map(|n| {
-                let jobs = jobs.clone();
-                thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
-                    for job in jobs {
-                        job();
-                    }
-                })
-            })
-            .collect::<std::io::Result<_>>()?;
         let seats = AtomicUsize::new(request_threads.saturating_sub(1));
-        Ok(Self { queue: Some(queue), threads, seats })
+        Ok(Self { pool: Some(Pool::start()?), seats })
     }
 
     /// Seats for so many request threads but one, and no pool: nothing can be handed over.
     #[cfg(all(test, feature = "shuttle"))]
     pub(crate) fn seats_only(request_threads: usize) -> Self {
         let seats = AtomicUsize::new(request_threads.saturating_sub(1));
-        Self { queue: None, threads: Vec::new(), seats }
+        Self { pool: None, seats }
     }
 
     /// A seat for the calling request thread, if another thread is left to take requests.
@@ -83,22 +62,23 @@ impl Workers {
                 drop(seat);
                 answer(done);
             }
-            None => self.hand_over(Box::new(move || answer(work()))),
+            None => self.hand_over(0, move || answer(work())),
         }
     }
 
-    /// Gives the pool a job that a request waits for.
-    pub(crate) fn hand_over(&self, job: Job) {
-        // Fails only when the pool is gone, and it goes with the last request.
-        if let Some(queue) = &self.queue {
-            let _ = queue.send(job);
+    /// Gives the pool a job that a request waits for, and that holds so many bytes of data. Waits where the pool has
+    /// no room.
+    pub(crate) fn hand_over(&self, bytes: usize, job: impl FnOnce() + Send + 'static) {
+        if let Some(pool) = &self.pool {
+            pool.take(Box::new(job), bytes);
         }
     }
 
-    /// The same from a thread that must not wait: where the pool has no place, a thread of its own does the job.
-    pub(crate) fn hand_over_at_once(&self, job: Job) {
-        let left = match &self.queue {
-            Some(queue) => queue.try_send(job).err().map(TrySendError::into_inner),
+    /// The same from a thread that must not wait: where the pool has no room, a thread of its own does the job.
+    pub(crate) fn hand_over_at_once(&self, job: impl FnOnce() + Send + 'static) {
+        let job: Job = Box::new(job);
+        let left = match &self.pool {
+            Some(pool) => pool.try_take(job, URGENT_JOBS_MAX).err(),
             None => Some(job),
         };
         if let Some(job) = left
@@ -111,23 +91,8 @@ impl Workers {
 
     /// Gives the pool a job that nobody waits for, unless it is busy: then the job is dropped.
     pub(crate) fn try_hand_over(&self, job: impl FnOnce() + Send + 'static) {
-        if let Some(queue) = &self.queue
-            && queue.len() < POOL_THREADS
-        {
-            let _ = queue.try_send(Box::new(job));
-        }
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        drop(self.queue.take());
-        let this = thread::current().id();
-        for thread in self.threads.drain(..) {
-            // The last holder may be a job: its thread cannot wait for itself.
-            if thread.thread().id() != this {
-                let _ = thread.join();
-            }
+        if let Some(pool) = &self.pool {
+            drop(pool.try_take(Box::new(job), SPARE_JOBS_MAX));
         }
     }
 }
@@ -142,6 +107,7 @@ impl Drop for Seat<'_> {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::thread;
 
     #[test]
     fn the_last_request_thread_never_does_slow_work_itself() {

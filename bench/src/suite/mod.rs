@@ -68,9 +68,13 @@ pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
     Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Draws the report of a directory of results anew.
-pub(crate) fn report(dir: &Path) -> Result<ExitCode> {
-    report::write(dir).map(|_| ExitCode::SUCCESS)
+/// Draws the report of a directory of results anew, or puts its figures into a document.
+pub(crate) fn report(dir: &Path, document: Option<&Path>) -> Result<ExitCode> {
+    match document {
+        Some(document) => report::put_into(document, dir)?,
+        None => drop(report::write(dir)?),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Cases on the same files: every target is set up once, and all take turns.

@@ -384,9 +384,9 @@ impl fuser::Filesystem for FuseFront {
             answer(result, reply);
         } else {
             let (filesystem, data) = (self.filesystem.clone(), data.to_vec());
-            self.filesystem.workers.hand_over(Box::new(move || {
+            self.filesystem.workers.hand_over(data.len(), move || {
                 answer(filesystem.write(fh, &data, &how, caller), reply);
-            }));
+            });
         }
     }
 

@@ -107,6 +107,6 @@ impl Filesystem {
     fn read_source_instead<R: ReadReply>(self: &Arc<Self>, miss: Miss, reply: R) {
         let this = self.clone();
         let miss = Miss { ask: false, ..miss };
-        self.workers.hand_over_at_once(Box::new(move || this.serve_miss(miss, None, reply)));
+        self.workers.hand_over_at_once(move || this.serve_miss(miss, None, reply));
     }
 }

@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, watch};
 use crate::arena::{Block, Empty};
 use crate::block::{BlockIndex, BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
-use crate::sync::bounded;
+use crate::sync::sync_channel;
 use asker::{Asker, Deadlines};
 use lent::{Lent, LentTable, ServerIndex};
 use seal::{SealCount, Sealer};
@@ -214,7 +214,7 @@ impl Tier {
                     break;
                 }
                 let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
-                let (tell, told) = bounded(1);
+                let (tell, told) = sync_channel(1);
                 // Without an answer it lets go of its end, which tells us as well.
                 let asker =
                     Asker::new(move |answer| answer.is_some_and(|it| tell.send(it).is_ok()));
@@ -224,7 +224,7 @@ impl Tier {
             }
         }
         for (server, run, told) in asked {
-            let answer = told.recv_deadline(deadline).ok();
+            let answer = told.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok();
             shared.note(server, answer.is_some());
             if let Some(answer) = answer {
                 shared.open(wanted, &run, &answer);

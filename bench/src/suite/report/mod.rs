@@ -2,6 +2,7 @@
 
 mod cells;
 mod draw;
+mod markdown;
 mod page;
 mod words;
 
@@ -26,4 +27,18 @@ pub(crate) fn write(dir: &Path) -> Result<Results> {
     }
     println!("{}", dir.join(PAGE).display());
     Ok(results)
+}
+
+/// Puts the figures of a directory of results into a document, between its marks.
+pub(crate) fn put_into(document: &Path, dir: &Path) -> Result<()> {
+    markdown::put_into(document, &Results::read(dir)?)
+}
+
+/// With as many digits as matter.
+fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => crate::table::grouped(value.round() as u64),
+        value if value >= 1.0 => format!("{value:.1}"),
+        value => format!("{value:.3}"),
+    }
 }

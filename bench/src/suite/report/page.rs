@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::cells::{Cell, in_order};
 use super::draw::{self, Axes, Line};
-use super::words;
+use super::{number, words};
 use crate::suite::figures::Spread;
 use crate::suite::plan::Size;
 use crate::suite::store::Results;
@@ -239,21 +239,12 @@ fn commands(cells: &[Cell<'_>]) -> Markup {
     }
 }
 
-/// With as many digits as matter.
-fn number(value: f64) -> String {
-    match value {
-        value if value >= 100.0 => crate::table::grouped(value.round() as u64),
-        value if value >= 1.0 => format!("{value:.1}"),
-        value => format!("{value:.3}"),
-    }
-}
-
 fn percent(part: f64) -> String {
     format!("{:.0} %", part * 100.0)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -264,7 +255,7 @@ mod tests {
     use crate::suite::store::Record;
     use crate::suite::target::Target;
 
-    fn results(working_sets: &str) -> Results {
+    pub(crate) fn results(working_sets: &str) -> Results {
         let text = r#"
             title = "Known <results>"
             memory = "128M"
