@@ -6,14 +6,14 @@ use plotters::prelude::*;
 use crate::suite::figures::Spread;
 use crate::suite::target::Target;
 
-const WIDE: u32 = 720;
-const HIGH: u32 = 320;
-const TEXT: (&str, u32) = ("sans-serif", 14);
+/// Small, so that letters can be read where the page is narrow.
+const WIDE: u32 = 520;
+const HIGH: u32 = 300;
+const TEXT: (&str, u32) = ("sans-serif", 16);
 
-/// A line with its name.
+/// The line of a target, in its colour.
 pub(crate) struct Line {
-    pub(crate) name: String,
-    pub(crate) colour: RGBColor,
+    pub(crate) target: Target,
     /// Places from left to right, each with its value.
     pub(crate) points: Vec<(f64, Spread)>,
 }
@@ -52,7 +52,7 @@ pub(crate) fn lines(lines: &[Line], axes: &Axes<'_>) -> Result<String> {
         let area = SVGBackend::with_string(&mut text, (WIDE, HIGH)).into_drawing_area();
         area.fill(&WHITE).map_err(why)?;
         let mut builder = ChartBuilder::on(&area);
-        builder.margin(12).x_label_area_size(44).y_label_area_size(72);
+        builder.margin(12).x_label_area_size(46).y_label_area_size(78);
         let y = (low / 1.5..high * 1.5).log_scale();
         let series = |value: &(f64, Spread)| (value.0, value.1.median);
         macro_rules! draw {
@@ -69,13 +69,10 @@ pub(crate) fn lines(lines: &[Line], axes: &Axes<'_>) -> Result<String> {
                     .draw()
                     .map_err(why)?;
                 for line in lines {
-                    let colour = line.colour;
+                    let colour = colour(line.target);
                     let style = colour.stroke_width(2);
-                    chart
-                        .draw_series(LineSeries::new(line.points.iter().map(series), style))
-                        .map_err(why)?
-                        .label(&line.name)
-                        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+                    let points = line.points.iter().map(series);
+                    chart.draw_series(LineSeries::new(points, style)).map_err(why)?;
                     let whiskers = line.points.iter().map(|(x, value)| {
                         PathElement::new(
                             [(*x, value.least), (*x, value.most)],
@@ -89,13 +86,6 @@ pub(crate) fn lines(lines: &[Line], axes: &Axes<'_>) -> Result<String> {
                         .map(|point| Circle::new(series(point), 3, colour.filled()));
                     chart.draw_series(dots).map_err(why)?;
                 }
-                chart
-                    .configure_series_labels()
-                    .label_font(TEXT)
-                    .background_style(WHITE.mix(0.8))
-                    .border_style(BLACK.mix(0.2))
-                    .draw()
-                    .map_err(why)?;
             }};
         }
         if axes.x_in_powers {
@@ -160,16 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn a_drawing_has_its_lines_and_names() {
+    fn a_drawing_has_its_lines() {
         let point = |x: f64, y: f64| (x, Spread { least: y / 2.0, median: y, most: y * 2.0 });
-        let line = Line {
-            name: "a < b".to_owned(),
-            colour: colour(Target::Local),
-            points: vec![point(0.5, 1e5), point(4.0, 1e3)],
-        };
+        let line = Line { target: Target::Local, points: vec![point(0.5, 1e5), point(4.0, 1e3)] };
         let axes = Axes { x: "times", y: "reads/s", x_in_powers: true };
         let text = lines(&[line], &axes).unwrap();
-        assert!(text.starts_with("<svg") && text.contains("a &lt; b") && text.contains("circle"));
+        assert!(text.starts_with("<svg") && text.contains("#E69F00") && text.contains("circle"));
         assert!(lines(&[], &axes).is_ok());
     }
 }

@@ -13,12 +13,14 @@ use crate::table::us;
 
 const STYLE: &str = "
 :root { color-scheme: light; --line: #d8d8d8; --soft: #666; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; color: #1a1a1a; background: #fff; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; color: #1a1a1a; background: #fff; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 svg { width: 100%; height: auto; } .soft { color: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 600; } .left { text-align: left; } .hole { color: #a33; text-align: left; white-space: normal; }
+.drawings { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
+.legend span { display: inline-block; margin-right: 1rem; } .legend i { display: inline-block; width: 1rem; height: .25rem; margin: 0 .35rem .2rem 0; }
 .bar { display: flex; height: .4rem; background: #eee; } .bar span { display: block; height: 100%; }
 .local { background: #e69f00; } .remote { background: #d55e00; } .disk { background: #6e6e6e; }
 code { font-size: .85rem; overflow-wrap: anywhere; } li { margin: .3rem 0; } summary { cursor: pointer; }
@@ -80,12 +82,14 @@ fn section(cells: &[&Cell<'_>]) -> Result<Markup> {
         let timelines = timelines(&of, unit)?;
         parts.push(html! {
             h3 { "Disk: " (disk) }
-            @for drawing in drawings.iter().flatten() { (PreEscaped(drawing)) }
+            @if drawings.iter().any(Option::is_some) { (legend(&of)) }
+            div.drawings { @for drawing in drawings.iter().flatten() { (PreEscaped(drawing)) } }
             (table(&of, unit))
             @if !timelines.is_empty() {
                 details {
                     summary { "Timelines of the first run" }
-                    @for (title, drawing) in &timelines { h4 { (title) } (PreEscaped(drawing)) }
+                    (legend(&of))
+                    div.drawings { @for (title, drawing) in &timelines { div { h4 { (title) } (PreEscaped(drawing)) } } }
                 }
             }
         });
@@ -94,6 +98,18 @@ fn section(cells: &[&Cell<'_>]) -> Result<Markup> {
         h2 { (first.case.workload.title()) }
         @for part in &parts { (part) }
     })
+}
+
+/// Which colour stands for which target.
+fn legend(cells: &[&Cell<'_>]) -> Markup {
+    html! {
+        p.legend {
+            @for target in in_order(cells.iter().map(|cell| cell.target)) {
+                @let plotters::style::RGBColor(red, green, blue) = draw::colour(target);
+                span { i style={ "background:rgb(" (red) "," (green) "," (blue) ")" } {} (target.title()) }
+            }
+        }
+    }
 }
 
 /// A line for each target; none where there is but one working set.
@@ -106,13 +122,9 @@ fn by_working_set(
     for cell in cells {
         let Some(spread) = value(cell) else { continue };
         let point = (cell.case.working_set, spread);
-        let name = cell.target.title();
-        match lines.iter_mut().find(|line| line.name == name) {
+        match lines.iter_mut().find(|line| line.target == cell.target) {
             Some(line) => line.points.push(point),
-            None => {
-                let colour = draw::colour(cell.target);
-                lines.push(Line { name, colour, points: vec![point] });
-            }
+            None => lines.push(Line { target: cell.target, points: vec![point] }),
         }
     }
     if lines.iter().all(|line| line.points.len() < 2) {
@@ -135,7 +147,7 @@ fn timelines(cells: &[&Cell<'_>], unit: &str) -> Result<Vec<(String, String)>> {
                 };
                 let points =
                     cell.timeline().iter().filter(|(_, value)| *value > 0.0).map(point).collect();
-                Line { name: cell.target.title(), colour: draw::colour(cell.target), points }
+                Line { target: cell.target, points }
             })
             .collect();
         if !lines.is_empty() {
@@ -148,47 +160,64 @@ fn timelines(cells: &[&Cell<'_>], unit: &str) -> Result<Vec<(String, String)>> {
 
 fn table(cells: &[&Cell<'_>], unit: &str) -> Markup {
     let memory = cells.iter().filter_map(|cell| cell.memory());
-    let most_memory = memory.map(|(used, lent)| used.median + lent.median).fold(1.0, f64::max);
+    let shown = Shown {
+        bytes: cells.iter().any(|cell| cell.bytes_per_second().is_some()),
+        latency: cells.iter().any(|cell| cell.latency().is_some()),
+        layers: cells.iter().any(|cell| cell.layers().is_some()),
+        most_memory: memory.map(|(used, lent)| used.median + lent.median).fold(1.0, f64::max),
+    };
     html! {
         div.scroll {
             table {
                 thead {
                     tr {
-                        th { "working set" } th.left { "target" } th { (unit) } th { "least to most" } th { "MiB/s" }
-                        th { "p50" } th { "p99" } th { "p99.9" } th { "local / remote / source" } th { "memory + lent" }
+                        th { "working set" } th.left { "target" } th { (unit) } th { "least to most" }
+                        @if shown.bytes { th { "MiB/s" } }
+                        @if shown.latency { th { "p50" } th { "p99" } th { "p99.9" } }
+                        @if shown.layers { th { "local / remote / source" } }
+                        th { "memory + lent" }
                     }
                 }
-                tbody { @for cell in cells { (row(cell, most_memory)) } }
+                tbody { @for cell in cells { (row(cell, &shown)) } }
             }
         }
     }
 }
 
-fn row(cell: &Cell<'_>, most_memory: f64) -> Markup {
+/// Which columns have anything in them, and what the longest bar of memory stands for.
+struct Shown {
+    bytes: bool,
+    latency: bool,
+    layers: bool,
+    most_memory: f64,
+}
+
+fn row(cell: &Cell<'_>, shown: &Shown) -> Markup {
     let latency = |n: usize| us(cell.latency().map(|latency| latency[n].median));
     html! {
         tr {
             td { (cell.case.working_set) "x" }
             td.left { (cell.target.title()) }
-            @match cell.per_second() {
-                Some(spread) => {
-                    td { b { (number(spread.median)) } }
-                    td { (number(spread.least)) " to " (number(spread.most)) }
+            @if let Some(spread) = cell.per_second() {
+                td { b { (number(spread.median)) } }
+                td { (number(spread.least)) " to " (number(spread.most)) }
+                @if shown.bytes {
                     td { @if let Some(bytes) = cell.bytes_per_second() { (number(bytes.median / 1048576.0)) } }
-                    td { (latency(0)) } td { (latency(1)) } td { (latency(2)) }
+                }
+                @if shown.latency { td { (latency(0)) } td { (latency(1)) } td { (latency(2)) } }
+                @if shown.layers {
                     td { @if let Some(shares) = cell.layers() {
                         (percent(shares.local)) " / " (percent(shares.remote)) " / " (percent(shares.source))
                         (bar(&[("local", shares.local), ("remote", shares.remote), ("disk", shares.source)], 1.0))
                     } }
-                    @if let Some((used, lent)) = cell.memory() {
-                        td {
-                            (Size(used.median as u64))
-                            @if lent.median > 0.0 { " + " (Size(lent.median as u64)) }
-                            (bar(&[("local", used.median), ("remote", lent.median)], most_memory))
-                        }
+                }
+                @if let Some((used, lent)) = cell.memory() {
+                    td {
+                        (Size(used.median as u64))
+                        @if lent.median > 0.0 { " + " (Size(lent.median as u64)) }
+                        (bar(&[("local", used.median), ("remote", lent.median)], shown.most_memory))
                     }
                 }
-                None => {}
             }
             @if let Some(hole) = cell.hole() { td.hole colspan="8" { (hole) } }
         }
@@ -329,7 +358,7 @@ pub(super) mod tests {
         for text in [
             "<h1>Known &lt;results&gt;</h1>",
             "random reads, 4 KiB, 1 at once, working set 4 times the memory, disk 'slow': rampool, 1 lender does \
-             4.10 times (4.10 to 4.10) of the page cache.",
+             4.10 times the page cache (4.10 to 4.10).",
             "<b>8,200</b>",
             "4,100 to 12,300",
             "32.0",

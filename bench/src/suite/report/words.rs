@@ -43,7 +43,8 @@ fn is_ours(cells: &[Cell<'_>], cell: &Cell<'_>) -> bool {
 fn sentence(cells: &[Cell<'_>], cell: &Cell<'_>) -> Option<String> {
     let of = |target: Target| {
         let other = beside(cells, cell, target)?;
-        Some(format!("{} of the {}", times(cell.times(other)?), target.title()))
+        let Spread { least, median, most } = cell.times(other)?;
+        Some(format!("{median:.2} times the {} ({least:.2} to {most:.2})", target.title()))
     };
     let compared: Vec<String> = OTHERS.into_iter().filter_map(of).collect();
     (!compared.is_empty()).then(|| {
@@ -96,9 +97,4 @@ fn named(cell: &Cell<'_>) -> String {
         cell.case.workload.title(),
         cell.case.working_set
     )
-}
-
-/// "4.2 times (3.9 to 4.4)".
-pub(crate) fn times(spread: Spread) -> String {
-    format!("{:.2} times ({:.2} to {:.2})", spread.median, spread.least, spread.most)
 }
