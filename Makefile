@@ -11,7 +11,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test races conformance micro crash trees lending bench ci fuzz tools clean
+.PHONY: all demo test races conformance micro crash trees lending bench performance ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -66,6 +66,10 @@ RESULTS ?= target/results
 bench: all
 	deploy/benchmarks
 	target/release/rampool-bench run $(PLAN) --out $(RESULTS)
+
+# The same, and its tables into docs/performance.md.
+performance: bench
+	target/release/rampool-bench report $(RESULTS) --into docs/performance.md
 
 ci:
 	.ci/run

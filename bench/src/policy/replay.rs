@@ -133,9 +133,8 @@ mod tests {
         }
     }
 
-    /// Hits of 1,024, 2,048, ... 524,288 pages of 512 bytes on the trace P12: the ratios are those of the table in
-    /// "ARC: A Self-Tuning, Low Overhead Replacement Cache" (FAST 2003), 4.09 to 60.91 %, the numbers behind them
-    /// those that others count who repeat it.
+    /// Hits of 1,024, 2,048, ... 524,288 pages of 512 bytes on the trace P12, as others count them who repeat "ARC: A
+    /// Self-Tuning, Low Overhead Replacement Cache" (FAST 2003); within a hundredth of a per cent of its table.
     #[test]
     #[ignore = "needs RAMPOOL_TRACES, a directory with arc-P12.lis.zst, and a minute"]
     fn published_hits_are_found_again() {

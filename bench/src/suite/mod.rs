@@ -61,8 +61,9 @@ pub(crate) fn run(options: &Run, stop: &Stop) -> Result<ExitCode> {
     drop(progress);
     let failed = report::write(store.dir())?.failed();
     if failed > 0 {
+        let runs = if failed == 1 { "run" } else { "runs" };
         eprintln!(
-            "rampool-bench: {failed} runs failed, the report says why; start it again to try them again"
+            "rampool-bench: {failed} {runs} failed, the report says why; the same command tries again"
         );
     }
     Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })

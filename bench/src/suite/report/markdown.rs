@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::cells::{Cell, beside, in_order};
 use super::{number, words};
@@ -21,14 +21,15 @@ pub(super) fn put_into(document: &Path, results: &Results) -> Result<()> {
     let shown = document.display();
     let text = std::fs::read_to_string(document).with_context(|| format!("cannot read {shown}"))?;
     let text = replaced(&text, &tables(results))
-        .with_context(|| format!("{shown} has no lines '{BEGIN}' and '{END}'"))?;
+        .with_context(|| format!("{shown} has no lines '{BEGIN}' and '{END}' in this order"))?;
     std::fs::write(document, text).with_context(|| format!("cannot write {shown}"))
 }
 
-fn replaced(text: &str, new: &str) -> Result<String> {
-    let Some((before, rest)) = text.split_once(BEGIN) else { bail!("nowhere to begin") };
-    let Some((_, after)) = rest.split_once(END) else { bail!("nowhere to end") };
-    Ok(format!("{before}{BEGIN}\n\n{new}\n{END}{after}"))
+/// None where a mark is missing.
+fn replaced(text: &str, new: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{new}\n{END}{after}"))
 }
 
 /// What was measured on what, then a table for each disk: the first target's figures, and those of the others in
@@ -102,7 +103,7 @@ mod tests {
         let new = replaced(&text, "new").unwrap();
         assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n{END}\nz\n"));
         assert_eq!(replaced(&new, "new").unwrap(), new);
-        assert!(replaced("a", "new").is_err());
+        assert!(replaced("a", "new").is_none());
     }
 
     #[test]

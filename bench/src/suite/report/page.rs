@@ -13,11 +13,11 @@ use crate::table::us;
 
 const STYLE: &str = "
 :root { color-scheme: light; --line: #d8d8d8; --soft: #666; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; color: #1a1a1a; background: #fff; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; color: #1a1a1a; background: #fff; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 svg { width: 100%; height: auto; } .soft { color: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 600; } .left { text-align: left; } .hole { color: #a33; text-align: left; white-space: normal; }
 .drawings { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
 .legend span { display: inline-block; margin-right: 1rem; } .legend i { display: inline-block; width: 1rem; height: .25rem; margin: 0 .35rem .2rem 0; }
