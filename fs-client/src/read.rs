@@ -198,7 +198,7 @@ impl Filesystem {
         let mut fresh = 0;
         let mut blocks: Vec<Option<Block>> = found.into_iter().map(Some).collect();
         blocks.resize_with(span.count, || None);
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let now = contents.key();
             if now != state.file {
                 // Old and new blocks are not mixed in one answer.
@@ -235,6 +235,8 @@ impl Filesystem {
             let here = |&&index: &&BlockIndex| self.cache.contains(BlockKey { file, index });
             let led: Vec<_> = claim.led().iter().filter(|index| !here(index)).copied().collect();
             if !led.is_empty() {
+                // Who waited for a flight that brought nothing does not wait for a server as well.
+                let ask = ask && round == 0;
                 let (brought, from_source) = self.bring_led(handle, state, &led, how, ask)?;
                 layer = layer.max(if from_source > 0 { Layer::Source } else { Layer::Remote });
                 fresh += from_source;

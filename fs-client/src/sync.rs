@@ -28,17 +28,6 @@ pub(crate) fn step() {
     atomic::AtomicBool::new(false).load(atomic::Ordering::SeqCst);
 }
 
-/// A thread for one job.
-pub(crate) fn spawn(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    #[cfg(feature = "shuttle")]
-    {
-        shuttle::thread::spawn(job);
-        Ok(())
-    }
-    #[cfg(not(feature = "shuttle"))]
-    std::thread::Builder::new().name("worker".to_owned()).spawn(job).map(drop)
-}
-
 /// Shuttle's locks and channels, called as parking_lot's and the standard library's are.
 #[cfg(feature = "shuttle")]
 mod shuttled {

@@ -6,13 +6,11 @@
 
 mod pool;
 
-use self::pool::{Job, Pool};
+use self::pool::Pool;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::spawn;
 
-/// Jobs that wait, beyond which there is no room for one that nobody waits for, or whose giver must not wait.
+/// With so many jobs waiting there is no room for one that nobody waits for.
 const SPARE_JOBS_MAX: usize = 32;
-const URGENT_JOBS_MAX: usize = 128;
 
 /// The pool and the seats.
 pub(crate) struct Workers {
@@ -34,7 +32,7 @@ impl Workers {
         Ok(Self { pool: Some(Pool::start()?), seats })
     }
 
-    /// Seats for so many request threads but one, and no pool: nothing can be handed over.
+    /// Seats for so many request threads but one, and no pool: what must be handed over gets a thread of its own.
     #[cfg(all(test, feature = "shuttle"))]
     pub(crate) fn seats_only(request_threads: usize) -> Self {
         let seats = AtomicUsize::new(request_threads.saturating_sub(1));
@@ -74,18 +72,16 @@ impl Workers {
         }
     }
 
-    /// The same from a thread that must not wait: where the pool has no room, a thread of its own does the job.
+    /// Gives the pool a job that a request waits for, from a thread that must not wait. The job holds no data, and
+    /// leads no flight.
     pub(crate) fn hand_over_at_once(&self, job: impl FnOnce() + Send + 'static) {
-        let job: Job = Box::new(job);
-        let left = match &self.pool {
-            Some(pool) => pool.try_take(job, URGENT_JOBS_MAX).err(),
-            None => Some(job),
-        };
-        if let Some(job) = left
-            && let Err(error) = spawn(job)
-        {
-            // The job is gone, and its request is answered with EIO.
-            tracing::warn!(%error, "no thread for a request");
+        match &self.pool {
+            Some(pool) => pool.take_at_once(Box::new(job)),
+            // Only the tests of races have no pool.
+            #[cfg(feature = "shuttle")]
+            None => drop(shuttle::thread::spawn(job)),
+            #[cfg(not(feature = "shuttle"))]
+            None => {}
         }
     }
 

@@ -1,8 +1,8 @@
 //! The FUSE transport: decodes what fuser hands over, calls the filesystem, replies.
 //!
-//! A read is answered by `read.rs`, on this thread when the cache holds it. Everything else may
-//! wait for the disk, so it is done here only while another thread is left to take requests (see
-//! `workers.rs`).
+//! A read is answered by `read.rs`, on this thread when the cache holds it, and on the tier's when a
+//! server does. Everything else may wait for the disk, so it is done here only while another thread is
+//! left to take requests (see `workers.rs`).
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;

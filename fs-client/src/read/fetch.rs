@@ -97,11 +97,15 @@ impl Filesystem {
             return self.read_source_instead(miss, reply);
         }
         let blocks: Vec<Block> = blocks.into_iter().flatten().collect();
-        answer(reply, &blocks, miss.offset, miss.len);
+        let Miss { offset, len, began, .. } = miss;
+        // Let go of before the answer, upon which the reader may close it: the last to do so closes the source's file,
+        // which may wait, and must not be this thread.
+        drop(miss);
+        answer(reply, &blocks, offset, len);
         let cached = (blocks.len() - brought) * BLOCK_SIZE;
-        self.metrics.count_bytes(Layer::Local, cached.min(miss.len));
+        self.metrics.count_bytes(Layer::Local, cached.min(len));
         self.metrics.count_bytes(Layer::Remote, brought * BLOCK_SIZE);
-        self.metrics.count_read(Layer::Remote, miss.began.elapsed());
+        self.metrics.count_read(Layer::Remote, began.elapsed());
     }
 
     fn read_source_instead<R: ReadReply>(self: &Arc<Self>, miss: Miss, reply: R) {

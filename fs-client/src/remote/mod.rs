@@ -39,9 +39,9 @@ use asker::{Asker, Deadlines};
 use lent::{Lent, LentTable, ServerIndex};
 use seal::{SealCount, Sealer};
 pub(crate) use server::ServerReport;
-use server::{GetAnswer, Server};
+use server::{GetAnswer, GetRequest, Server};
 
-/// How long a reader waits for servers before it reads the source.
+/// How long a reader waits for servers before it reads the source; what no thread waits for, a tick longer.
 const DEADLINE: Duration = Duration::from_millis(20);
 
 /// Servers that one mount can use: the lent table has 8 bits for them.
@@ -210,17 +210,14 @@ impl Tier {
             let theirs: Vec<(usize, Lent)> =
                 found.iter().filter(|(_, lent)| usize::from(lent.server.0) == n).copied().collect();
             for run in theirs.chunks(RUN_BLOCKS_MAX) {
-                if !server.may_be_asked() {
-                    break;
-                }
+                let Some(place) = server.place() else { break };
                 let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
                 let (tell, told) = sync_channel(1);
                 // Without an answer it lets go of its end, which tells us as well.
                 let asker =
                     Asker::new(move |answer| answer.is_some_and(|it| tell.send(it).is_ok()));
-                if server.get(keys.collect(), asker) {
-                    asked.push((server, run.to_vec(), told));
-                }
+                place.send(GetRequest { keys: keys.collect(), asker });
+                asked.push((server, run.to_vec(), told));
             }
         }
         for (server, run, told) in asked {
@@ -257,6 +254,7 @@ impl Tier {
         mut slots: Vec<Empty>,
         then: impl FnOnce(Option<Vec<Empty>>) + Send + 'static,
     ) {
+        let Some(place) = server.place() else { return then(None) };
         let keys = blocks.iter().map(|(key, _)| self.shared.sealer.remote_key(*key)).collect();
         let (shared, asked) = (self.shared.clone(), server.clone());
         let asker = Asker::new(move |answer| {
@@ -273,9 +271,8 @@ impl Tier {
             then(opened.then_some(slots));
             of_use
         });
-        if server.get(keys, asker.clone()) {
-            self.shared.deadlines.add(asker);
-        }
+        place.send(GetRequest { keys, asker: asker.clone() });
+        self.shared.deadlines.add(asker);
     }
 
     /// Forgets the servers' copies of blocks that change: from here on nobody asks for them.

@@ -102,14 +102,12 @@ impl Server {
 
     /// Whether there is a point in asking.
     pub(super) fn may_be_asked(&self) -> bool {
-        self.connected.load(Relaxed)
-            && self.gets.capacity() > 0
-            && self.patience.lock().lasts(Instant::now())
+        self.connected.load(Relaxed) && self.patience.lock().lasts(Instant::now())
     }
 
-    /// Asks for blocks. False, and the asker has been told, if too many wait to ask.
-    pub(super) fn get(&self, keys: Vec<RemoteKey>, asker: Asker) -> bool {
-        self.gets.try_send(GetRequest { keys, asker }).is_ok()
+    /// A place for a request; none if there is no point in asking, or too many wait to ask.
+    pub(super) fn place(&self) -> Option<mpsc::Permit<'_, GetRequest>> {
+        if self.may_be_asked() { self.gets.try_reserve().ok() } else { None }
     }
 
     /// Hands over a frame of blocks to be sent, or gives it back if too many wait.

@@ -16,8 +16,8 @@ const THREADS: usize = 32;
 /// Jobs that wait for a thread.
 const JOBS_MAX: usize = 128;
 
-/// Bytes of data that jobs hold, waiting or being done: eight of the longest writes.
-const BYTES_MAX: usize = 8 << 20;
+/// Bytes of data that jobs hold, waiting or being done: sixteen of the longest writes.
+const BYTES_MAX: usize = 16 << 20;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 
@@ -29,7 +29,7 @@ pub(super) struct Pool {
 
 struct Shared {
     state: Mutex<State>,
-    /// A job was taken or done.
+    /// A job is done.
     room: Condvar,
 }
 
@@ -74,7 +74,13 @@ impl Pool {
         }
     }
 
-    /// Takes a job unless `jobs_max` wait already; gives it back then.
+    /// Takes a job without data, however many wait.
+    pub(super) fn take_at_once(&self, job: Job) {
+        let taken = self.try_take(job, usize::MAX);
+        debug_assert!(taken.is_ok(), "there is always room");
+    }
+
+    /// Takes a job without data unless `jobs_max` wait already; gives it back then.
     pub(super) fn try_take(&self, job: Job, jobs_max: usize) -> Result<(), Job> {
         let mut state = self.shared.state.lock();
         if state.jobs.len() >= jobs_max {
@@ -101,7 +107,8 @@ impl Shared {
                 job();
                 state = self.state.lock();
                 state.bytes -= bytes;
-                self.room.notify_one();
+                // Those who wait, wait for different things.
+                self.room.notify_all();
             } else if state.closed {
                 return;
             } else {
