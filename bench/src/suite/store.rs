@@ -71,15 +71,11 @@ impl Store {
             if let Some(what) = changed {
                 bail!("{} was begun elsewhere; {what}; choose another directory", dir.display());
             }
-            store.write("machine.json", &serde_json::to_string_pretty(machine)?)?;
-        } else {
-            store.write("machine.json", &serde_json::to_string_pretty(machine)?)?;
-            // Last: what has a plan is whole.
-            store.write(
-                "plan.toml",
-                &toml::to_string(plan).context("a plan that cannot be written")?,
-            )?;
         }
+        store.write("machine.json", &serde_json::to_string_pretty(machine)?)?;
+        // Last: what has a plan is whole.
+        let plan = toml::to_string(plan).context("a plan that cannot be written")?;
+        store.write("plan.toml", &plan)?;
         Ok(store)
     }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, Thread};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Threads: how many requests can be at the disk or the network at once, besides those that the request threads do
 /// themselves.
@@ -65,34 +65,33 @@ impl Pool {
         while state.jobs.len() >= JOBS_MAX || state.bytes > 0 && state.bytes + bytes > BYTES_MAX {
             self.shared.room.wait(&mut state);
         }
-        state.bytes += bytes;
-        state.jobs.push_back((job, bytes));
-        let idle = state.idle.pop();
-        drop(state);
-        if let Some(idle) = idle {
-            idle.unpark();
-        }
+        add(state, job, bytes);
     }
 
     /// Takes a job without data, however many wait.
     pub(super) fn take_at_once(&self, job: Job) {
-        let taken = self.try_take(job, usize::MAX);
-        debug_assert!(taken.is_ok(), "there is always room");
+        add(self.shared.state.lock(), job, 0);
     }
 
     /// Takes a job without data unless `jobs_max` wait already; gives it back then.
     pub(super) fn try_take(&self, job: Job, jobs_max: usize) -> Result<(), Job> {
-        let mut state = self.shared.state.lock();
+        let state = self.shared.state.lock();
         if state.jobs.len() >= jobs_max {
             return Err(job);
         }
-        state.jobs.push_back((job, 0));
-        let idle = state.idle.pop();
-        drop(state);
-        if let Some(idle) = idle {
-            idle.unpark();
-        }
+        add(state, job, 0);
         Ok(())
+    }
+}
+
+/// Adds a job and wakes a thread for it, which finds the lock free.
+fn add(mut state: MutexGuard<'_, State>, job: Job, bytes: usize) {
+    state.bytes += bytes;
+    state.jobs.push_back((job, bytes));
+    let idle = state.idle.pop();
+    drop(state);
+    if let Some(idle) = idle {
+        idle.unpark();
     }
 }
 
