@@ -35,14 +35,14 @@ pub(crate) enum Place {
 }
 
 /// What became of a write.
-struct Written {
+pub(crate) struct Written {
     bytes: usize,
     /// The bytes are where the cache thinks they are.
     in_place: bool,
 }
 
 impl Written {
-    fn certain(bytes: usize) -> Self {
+    pub(crate) fn certain(bytes: usize) -> Self {
         Self { bytes, in_place: true }
     }
 }
@@ -89,7 +89,7 @@ impl Filesystem {
 
     /// Writes through `write`, which takes all of `data` or less, at an offset of a file that is
     /// so long before.
-    fn write_blocks(
+    pub(crate) fn write_blocks(
         &self,
         handle: &FileHandle,
         (offset, size): (u64, u64),

@@ -223,6 +223,21 @@ fn lent_blocks_and_writes() {
 }
 
 #[test]
+fn a_block_lent_under_a_new_key_while_it_is_written_under_the_old_one() {
+    check(|| {
+        let world = World::with_server(Size { blocks: 3, slots: 2 }, 1);
+        let write: Act = |world, handle| world.write_while_the_key_changes(handle);
+        // Another handle each time, or the reader is one in sequence.
+        let others: Act = |world, _| {
+            world.read(world.open(), BLOCK..2 * BLOCK);
+            world.read(world.open(), 2 * BLOCK..3 * BLOCK);
+        };
+        let first: Act = |world, _| world.read(world.open(), 0..BLOCK);
+        race(&world, &[&[write], &[first, others, first, others, first]]);
+    });
+}
+
+#[test]
 fn one_block_lent_and_written() {
     check(|| {
         let world = World::with_server(Size { blocks: 2, slots: 2 }, 1);

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::any;
 use crate::behind::Behind;
 use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey};
+use crate::caller::Deed;
 use crate::contents::Contents;
 use crate::demand::Demand;
 use crate::epochs::Epochs;
@@ -33,7 +34,7 @@ use crate::remote::races::tier_next_door;
 use crate::remote::{Offer, Tier};
 use crate::source::{Atime, DirectFile, NodeFd, Source, Stat, WrittenFile};
 use crate::workers::Workers;
-use crate::write::{HowToWrite, Place};
+use crate::write::{HowToWrite, Place, Written};
 
 /// The mount and its file.
 pub(super) struct World {
@@ -60,7 +61,7 @@ struct Record {
     /// Changes of our own under way.
     own: u32,
     reads: Vec<Read>,
-    writes: Vec<Written>,
+    writes: Vec<Wrote>,
     /// What the next write writes.
     value: u8,
 }
@@ -72,7 +73,7 @@ struct Read {
     ended: u64,
 }
 
-struct Written {
+struct Wrote {
     range: Range<u64>,
     value: u8,
     began: u64,
@@ -123,10 +124,10 @@ impl World {
             let value = 200 + block as u8;
             file.write_all_at(&[value; BLOCK_SIZE], start).unwrap();
             let range = start..start + BLOCK_SIZE as u64;
-            writes.push(Written { range, value, began: 0, acknowledged: Some(0) });
+            writes.push(Wrote { range, value, began: 0, acknowledged: Some(0) });
         }
         let range = blocks * BLOCK_SIZE as u64..u64::MAX;
-        writes.push(Written { range, value: 0, began: 0, acknowledged: Some(0) });
+        writes.push(Wrote { range, value: 0, began: 0, acknowledged: Some(0) });
         // Nothing is asked of it by name.
         let source = Source::open(Path::new("/")).unwrap();
         let root = source.root().unwrap();
@@ -201,6 +202,38 @@ impl World {
         let written = self.fs.write(handle, &data, &how, ROOT).unwrap();
         self.record.lock().unwrap().own -= 1;
         self.acknowledge(number, range.start + written as u64);
+    }
+
+    /// Writes a new value over the first block. In the middle of it the contents get a new key, under which the block
+    /// as it was is read and, if that can be seen to, lent.
+    pub(super) fn write_while_the_key_changes(&self, handle: HandleId) {
+        const BLOCK: u64 = BLOCK_SIZE as u64;
+        let (number, value) = self.begin(0..BLOCK);
+        let data = [value; BLOCK_SIZE];
+        self.record.lock().unwrap().own += 1;
+        let open = self.fs.handles.file(handle).unwrap();
+        let change = self.inode.contents.begin_change(open.node.clone()).unwrap();
+        let write = || {
+            self.inode.contents.renew();
+            let first = BlockKey { file: self.inode.contents.key(), index: BlockIndex(0) };
+            // No reader in sequence: what passes is not lent. Each of the others pushes one out.
+            for block in 0..self.size / BLOCK {
+                self.read(self.open(), block * BLOCK..(block + 1) * BLOCK);
+            }
+            for _ in 0..50 {
+                if self.fs.remote.has_lent(first) {
+                    break;
+                }
+                shuttle::thread::yield_now();
+            }
+            self.file.write_all_at(&data, 0).unwrap();
+            Ok(Written::certain(BLOCK_SIZE))
+        };
+        let whose = (ROOT, Deed::Change);
+        self.fs.write_blocks(&open, (0, self.size), &data, whose, write).unwrap();
+        drop(change);
+        self.record.lock().unwrap().own -= 1;
+        self.acknowledge(number, BLOCK);
     }
 
     pub(super) fn write_anything(&self, handle: HandleId) {
@@ -332,7 +365,7 @@ impl Record {
 
     fn begin(&mut self, range: Range<u64>, value: u8) -> usize {
         self.now += 1;
-        self.writes.push(Written { range, value, began: self.now, acknowledged: None });
+        self.writes.push(Wrote { range, value, began: self.now, acknowledged: None });
         self.writes.len() - 1
     }
 
@@ -356,7 +389,7 @@ impl Record {
 
     fn assert_readable(&self, at: u64, value: u8, read: Range<u64>) {
         let here = || self.writes.iter().filter(|write| write.range.contains(&at));
-        let overwritten = |write: &Written| {
+        let overwritten = |write: &Wrote| {
             let Some(acknowledged) = write.acknowledged else { return false };
             here().any(|later| {
                 later.began > acknowledged && later.acknowledged.is_some_and(|at| at < read.start)

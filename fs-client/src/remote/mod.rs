@@ -74,8 +74,7 @@ pub(crate) struct Wanted<'a> {
 /// Blocks that one server holds.
 pub(crate) struct Held {
     server: Arc<Server>,
-    /// What they are known by, and their places among themselves.
-    blocks: Vec<(BlockKey, (usize, Lent))>,
+    blocks: Vec<(BlockKey, Lent)>,
 }
 
 /// A server's address as it was given, and as it was found.
@@ -233,13 +232,13 @@ impl Tier {
     pub(crate) fn held_by_one(&self, file: FileKey, blocks: &[BlockIndex]) -> Option<Held> {
         let mut server = None;
         let mut held = Vec::with_capacity(blocks.len());
-        for (n, &index) in blocks.iter().enumerate() {
+        for &index in blocks {
             let key = BlockKey { file, index };
             let lent = self.shared.lent(key)?;
             if *server.get_or_insert(lent.server) != lent.server {
                 return None;
             }
-            held.push((key, (n, lent)));
+            held.push((key, lent));
         }
         let server = self.shared.servers[usize::from(server?.0)].clone();
         server.may_be_asked().then_some(Held { server, blocks: held })
@@ -264,7 +263,7 @@ impl Tier {
                 let wanted = blocks.iter().zip(&mut slots);
                 let mut wanted: Vec<_> =
                     wanted.map(|((key, _), slot)| Wanted::new(*key, slot.bytes_mut())).collect();
-                let run: Vec<_> = blocks.iter().map(|&(_, place)| place).collect();
+                let run: Vec<_> = blocks.iter().map(|&(_, lent)| lent).enumerate().collect();
                 shared.open(&mut wanted, &run, &answer);
                 wanted.iter().all(|wanted| wanted.arrived)
             });
@@ -282,6 +281,12 @@ impl Tier {
                 self.shared.lent.forget(key);
             }
         }
+    }
+
+    /// Whether a block is lent, as far as is known.
+    #[cfg(all(test, feature = "shuttle"))]
+    pub(crate) fn has_lent(&self, key: BlockKey) -> bool {
+        self.shared.lent(key).is_some()
     }
 
     /// What the tier has done so far.
