@@ -19,6 +19,11 @@ use crate::tool::Need;
 /// How long processes that were ended may still hold it.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
+/// What mke2fs gives a disk of 20 GB.
+const JOURNAL: &str = "size=128";
+/// How much of the disk that takes, in bytes.
+pub(crate) const JOURNAL_BYTES: u64 = 128 << 20;
+
 const NO_LOOP: &str = "cannot mount an image: that takes a loop device ('modprobe loop')";
 
 /// The mounted image. Dropping it unmounts it, frees its loop device and removes the file.
@@ -30,7 +35,7 @@ pub(crate) struct Image {
 impl Image {
     /// Makes a file that takes what is written to it, up to `bytes` bytes, and mounts it at `mountpoint`.
     pub(crate) fn mount(file: &Path, bytes: u64, mountpoint: &Path) -> Result<Self> {
-        Self::make(file, mountpoint, |image| image.set_len(bytes))?;
+        Self::make(file, mountpoint, &[], |image| image.set_len(bytes))?;
         let mut mount = Command::new(Need::of("mount").find()?);
         // Nobody pulls the plug here, so a flush need not reach the disk below.
         mount.args(["-t", "ext4", "-o", "loop,acl,user_xattr,nobarrier"]).arg(file).arg(mountpoint);
@@ -39,9 +44,10 @@ impl Image {
     }
 
     /// The same, with room for all of it beforehand, where each read and write of its disk is one of the disk below,
-    /// past the page cache, and a flush is a flush.
+    /// past the page cache, and a flush is a flush. Its journal is that of a disk of an ordinary size: a small one
+    /// holds up whoever makes and writes many files at once.
     pub(crate) fn mount_direct(file: &Path, bytes: u64, mountpoint: &Path) -> Result<Self> {
-        Self::make(file, mountpoint, |image| {
+        Self::make(file, mountpoint, &["-J", JOURNAL], |image| {
             Ok(rustix::fs::fallocate(image, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
         })?;
         let mut attach = Command::new(Need::of("losetup").find()?);
@@ -62,6 +68,7 @@ impl Image {
     fn make(
         file: &Path,
         mountpoint: &Path,
+        options: &[&str],
         size: impl FnOnce(&File) -> std::io::Result<()>,
     ) -> Result<()> {
         if !rustix::process::geteuid().is_root() {
@@ -72,7 +79,9 @@ impl Image {
             .with_context(|| format!("cannot make {}", file.display()))?;
         std::fs::create_dir_all(mountpoint)?;
         let mut mkfs = Command::new(Need::of("mkfs.ext4").find()?);
-        mkfs.args(["-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"]).arg(file);
+        mkfs.args(["-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
+            .args(options)
+            .arg(file);
         output(mkfs).context("cannot make an ext4 in a file")?;
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::peers::Memcached;
 use super::plan::{Disk, Plan};
 use super::target::Target;
 use crate::group::{Controller, DiskLimit, Group};
-use crate::image::Image;
+use crate::image::{Image, JOURNAL_BYTES};
 use crate::mounted::Mounted;
 use crate::placement::{Cpus, Placement};
 use crate::pool::{Client, Lender, MountPlan, Pool};
@@ -70,7 +70,7 @@ impl<'a> Place<'a> {
         let name = |part: &str| format!("rampool-bench-{}-{target}-{part}", std::process::id());
         let scratch = pool.scratch();
         // What databases write ahead and leave behind takes room as well.
-        let disk_bytes = bytes + bytes / 2 + DISK_ROOM;
+        let disk_bytes = bytes + bytes / 2 + DISK_ROOM + JOURNAL_BYTES;
         let free = rustix::fs::statvfs(scratch.path()).map_err(anyhow::Error::from)?;
         let free = free.f_bavail * free.f_frsize;
         if free < disk_bytes {
