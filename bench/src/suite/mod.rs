@@ -162,9 +162,8 @@ impl Batch<'_> {
     fn set_up(&self, target: Target) -> Result<Place<'_>, Hole> {
         let scene = self.scene;
         let first = &self.cases[0];
-        let bytes = scene.bytes(first);
-        let own = first.workload.own_memory(bytes);
-        let place = Place::new(target, scene.plan, bytes, own, scene.pool, scene.stop)?;
+        let needs = first.workload.needs(scene.bytes(first));
+        let place = Place::new(target, scene.plan, needs, scene.pool, scene.stop)?;
         scene.prepare(first, &place)?;
         scene.warm(first, &place)?;
         Ok(place)

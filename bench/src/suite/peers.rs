@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::figures::Hole;
-use super::place::{Place, shown};
+use super::place::{Needs, Place, shown};
 use super::plan::Plan;
 use super::target::Target;
 use crate::daemon::Daemon;
@@ -23,12 +23,13 @@ impl Place<'_> {
     pub(super) fn mount_peer(
         &mut self,
         plan: &Plan,
+        needs: Needs,
         mountpoint: &Path,
         stop: &Stop,
     ) -> Result<Mounted, Hole> {
         let (name, mut command) = match self.target {
             Target::Rclone => ("rclone", self.rclone(mountpoint)?),
-            Target::JuiceFs => ("juicefs", self.juicefs(plan, mountpoint)?),
+            Target::JuiceFs => ("juicefs", self.juicefs(plan, needs, mountpoint)?),
             _ => ("passthrough", self.passthrough(mountpoint)?),
         };
         self.commands.push(shown(&command));
@@ -54,7 +55,7 @@ impl Place<'_> {
         Ok(command)
     }
 
-    fn juicefs(&mut self, plan: &Plan, mountpoint: &Path) -> Result<Command, Hole> {
+    fn juicefs(&mut self, plan: &Plan, needs: Needs, mountpoint: &Path) -> Result<Command, Hole> {
         let program = installed("juicefs")?;
         let volume = format!("sqlite3://{}", self.source.join("meta.db").display());
         let mut format = Command::new(&program);
@@ -62,7 +63,7 @@ impl Place<'_> {
         format.args([&volume, "bench"]);
         self.commands.push(shown(&format));
         crate::binaries::output(format)?;
-        let cache = (plan.memory.0 - BESIDES_CACHE_OF_JUICEFS) >> 20;
+        let cache = needs.cache(plan.memory.0, BESIDES_CACHE_OF_JUICEFS) >> 20;
         let mut command = Command::new(&program);
         command.args(["mount", "--cache-dir", "memory", "--cache-size", &cache.to_string()]);
         command.arg(&volume).arg(mountpoint);

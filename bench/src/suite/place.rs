@@ -24,12 +24,26 @@ use crate::tool::Running;
 
 /// Of a row's memory, for the application and for what the daemon needs besides its cache.
 pub(crate) const BESIDES_CACHE: u64 = 32 << 20;
+/// Left to the kernel for each file that a workload uses. It would like three times as much: two inodes and two names,
+/// 2.4 KB, and 0.4 KB of the daemon's. With 32,768 files in 128 MiB, and caches of 96, 64 and 40 MiB, 64 was best.
+const FILE_MEMORY: u64 = 1 << 10;
 /// A lender's own, besides what it lends.
 const LENDER_OWN: u64 = 64 << 20;
 /// Of a disk, besides one and a half times the working set.
 const DISK_ROOM: u64 = 256 << 20;
 /// Lenders lend so many per cent of the working set: what is overwritten or left behind takes room as well.
 const LENT_PER_CENT: u64 = 115;
+
+/// What a workload needs of a place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needs {
+    /// Bytes of its files.
+    pub(crate) bytes: u64,
+    /// Bytes of memory that its programs take for themselves.
+    pub(crate) own_memory: u64,
+    /// How many files it works on, roughly.
+    pub(crate) files: u64,
+}
 
 /// One set-up. The order in which things end is the order of the fields.
 pub(crate) struct Place<'a> {
@@ -52,24 +66,32 @@ pub(crate) struct Place<'a> {
     _disk: Image,
 }
 
+impl Needs {
+    /// What a daemon is told to cache in a row with so much memory: what it needs besides and room for what is known of
+    /// files taken off.
+    pub(super) fn cache(&self, memory: u64, besides: u64) -> u64 {
+        memory.saturating_sub(besides + self.files * FILE_MEMORY).max(memory / 4)
+    }
+}
+
 enum Mount {
     Rampool(Client),
     Other(Mounted),
 }
 
 impl<'a> Place<'a> {
-    /// Sets a target up for files of so many bytes, with nothing in it. Its programs need `own_memory` for themselves.
+    /// Sets a target up, with nothing in it.
     pub(crate) fn new(
         target: Target,
         plan: &Plan,
-        bytes: u64,
-        own_memory: u64,
+        needs: Needs,
         pool: &'a Pool,
         stop: &Stop,
     ) -> Result<Self, Hole> {
         let name = |part: &str| format!("rampool-bench-{}-{target}-{part}", std::process::id());
         let scratch = pool.scratch();
         // What databases write ahead and leave behind takes room as well.
+        let Needs { bytes, own_memory, .. } = needs;
         let disk_bytes = bytes + bytes / 2 + DISK_ROOM + JOURNAL_BYTES;
         let free = rustix::fs::statvfs(scratch.path()).map_err(anyhow::Error::from)?;
         let free = free.f_bavail * free.f_frsize;
@@ -120,11 +142,11 @@ impl<'a> Place<'a> {
             place.commands.push(typed);
             place.lender_groups.push(group);
         }
-        place.mount(plan, stop)?;
+        place.mount(plan, needs, stop)?;
         Ok(place)
     }
 
-    fn mount(&mut self, plan: &Plan, stop: &Stop) -> Result<(), Hole> {
+    fn mount(&mut self, plan: &Plan, needs: Needs, stop: &Stop) -> Result<(), Hole> {
         let name = format!("mnt-{}", self.target);
         let mountpoint = self.pool.scratch().join(&name);
         let mount = match self.target {
@@ -134,7 +156,7 @@ impl<'a> Place<'a> {
             Target::Local | Target::Pool(_) => {
                 let servers: Vec<SocketAddr> =
                     self.lenders.iter().map(|lender| lender.address).collect();
-                let cache = ByteSize(plan.memory.0 - BESIDES_CACHE);
+                let cache = ByteSize(needs.cache(plan.memory.0, BESIDES_CACHE));
                 let mount = MountPlan {
                     servers: &servers,
                     group: Some(&self.group),
@@ -148,7 +170,7 @@ impl<'a> Place<'a> {
                 Mount::Rampool(self.pool.mount(&mount, stop)?)
             }
             Target::Passthrough | Target::Rclone | Target::JuiceFs => {
-                Mount::Other(self.mount_peer(plan, &mountpoint, stop)?)
+                Mount::Other(self.mount_peer(plan, needs, &mountpoint, stop)?)
             }
         };
         self.dir = match &mount {

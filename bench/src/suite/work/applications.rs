@@ -76,6 +76,11 @@ impl Work for CargoBuild {
     }
 }
 
+/// How many texts make up a working set.
+pub(super) fn texts(bytes: u64) -> u64 {
+    (bytes / TEXT_BYTES as u64).max(1)
+}
+
 /// Runs a command in the directory of the files, at least once and for so many seconds, each time after `before`.
 fn repeat(
     task: &Task<'_>,
@@ -109,7 +114,7 @@ const TREE: &str = "tree";
 /// A tree of text files, so many bytes together, the same every time.
 fn write_texts(dir: &Path, bytes: u64) -> Result<()> {
     let mut rng = SmallRng::seed_from_u64(1);
-    for number in 0..(bytes / TEXT_BYTES as u64).max(1) {
+    for number in 0..texts(bytes) {
         let directory = dir.join(format!("{TREE}/d{}", number / FILES_A_DIRECTORY));
         if number.is_multiple_of(FILES_A_DIRECTORY) {
             fs::create_dir_all(&directory)?;

@@ -49,9 +49,14 @@ impl Work for Personality {
     }
 }
 
-/// Bytes that filebench needs for itself on a working set.
-pub(super) fn own_memory(personality: Personality, bytes: u64) -> u64 {
-    OWN_MEMORY + bytes / mean_file(personality, bytes) * OWN_MEMORY_A_FILE
+/// How many files make up a working set.
+pub(super) fn files(personality: Personality, bytes: u64) -> u64 {
+    bytes / mean_file(personality, bytes)
+}
+
+/// Bytes that filebench needs for itself on so many files.
+pub(super) fn own_memory(files: u64) -> u64 {
+    OWN_MEMORY + files * OWN_MEMORY_A_FILE
 }
 
 /// Runs a personality; gives what was printed and typed.

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::case::{Case, FioJob, Workload};
 use super::figures::{Figures, Hole};
-use super::place::{Place, shares, shown};
+use super::place::{Needs, Place, shares, shown};
 use super::plan::{Access, Mix, Personality, Plan, Program, Spread};
 use super::store::Store;
 use super::target::Target;
@@ -109,18 +109,23 @@ impl Workload {
         }
     }
 
-    /// Bytes that its programs need for themselves, besides what a row has for caching.
-    pub(crate) fn own_memory(&self, bytes: u64) -> u64 {
-        match self {
-            Self::Fio(_) => 0,
-            Self::Filebench { personality } => filebench::own_memory(*personality, bytes),
+    /// What it needs of a place, on files of so many bytes together.
+    pub(crate) fn needs(&self, bytes: u64) -> Needs {
+        let (own_memory, files) = match self {
+            Self::Fio(_) => (0, 1),
+            Self::Filebench { personality } => {
+                let files = filebench::files(*personality, bytes);
+                (filebench::own_memory(files), files)
+            }
             Self::Application { program } => match program {
-                Program::Pgbench | Program::PgbenchSelect => pgbench::OWN_MEMORY,
-                Program::RedisLoad => redis::own_memory(bytes),
-                Program::Sqlite | Program::Grep | Program::GitStatus => 0,
-                Program::CargoBuild => applications::BUILD_MEMORY,
+                Program::Pgbench | Program::PgbenchSelect => (pgbench::OWN_MEMORY, 1),
+                Program::RedisLoad => (redis::own_memory(bytes), 1),
+                Program::Sqlite => (0, 1),
+                Program::Grep | Program::GitStatus => (0, applications::texts(bytes)),
+                Program::CargoBuild => (applications::BUILD_MEMORY, 1),
             },
-        }
+        };
+        Needs { bytes, own_memory, files }
     }
 
     fn work(&self) -> Box<dyn Work> {
