@@ -37,11 +37,16 @@ use crate::workers::Workers;
 const READAHEAD_BLOCKS_MAX: usize = 256;
 
 /// Part of the cache's size that goes into remembering what was lent: 16 bytes a block, so that
-/// sixteen times the cache can be lent.
+/// some fourteen times the cache can be lent. Of a small cache it is more, up to the part below: enough for 1 GiB.
 const LENT_TABLE_SHARE: u64 = 16;
+const LENT_TABLE_MIN: u64 = 4 << 20;
 
-/// Part of the cache's blocks that may wait to be sent.
+/// Part of the cache's blocks that may wait to be sent, and how many may at least, if the cache is not too small for that.
 const QUEUE_SHARE: usize = 32;
+const QUEUE_MIN: usize = 512;
+
+/// The most of a small cache that goes into either.
+const SHARE_MAX: u64 = 8;
 
 /// Descriptors that are kept for files that nobody has open, at most.
 const RECENT_DESCRIPTORS_MAX: usize = 100_000;
@@ -161,9 +166,11 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let remote = match &plan.identity {
         None => Tier::none(epochs.clone()),
         Some(identity) => {
-            let table_bytes = cache_bytes / LENT_TABLE_SHARE;
+            let table_bytes =
+                (cache_bytes / LENT_TABLE_SHARE).max(LENT_TABLE_MIN.min(cache_bytes / SHARE_MAX));
             cache_bytes -= table_bytes;
-            queue_max = cache_bytes as usize / BLOCK_SIZE / QUEUE_SHARE;
+            let blocks = cache_bytes as usize / BLOCK_SIZE;
+            queue_max = (blocks / QUEUE_SHARE).max(QUEUE_MIN.min(blocks / SHARE_MAX as usize));
             Tier::start(&plan.servers, identity, epochs.clone(), queue_max, table_bytes as usize)
                 .map_err(cannot("cannot start the connections to servers"))?
         }

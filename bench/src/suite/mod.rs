@@ -183,7 +183,8 @@ impl Batch<'_> {
             self.scene.plan.runs
         ));
         let mut commands = place.commands.clone();
-        let outcome = match self.scene.measure(case, place, run) {
+        let limited = place.limit(disk).map_err(Hole::Failed);
+        let outcome = match limited.and_then(|()| self.scene.measure(case, place, run)) {
             Ok(told) => {
                 commands.extend(told.commands);
                 Outcome::Measured(told.figures)

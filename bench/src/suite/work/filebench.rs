@@ -15,7 +15,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{Task, Told, Work};
+use super::{Task, Told, WARM_SECONDS, Work};
 use crate::suite::figures::{Figures, Hole};
 use crate::suite::peers::installed;
 use crate::suite::plan::Personality;
@@ -40,6 +40,17 @@ const SHARED_PREFIX: &str = "filebench-shm-";
 impl Work for Personality {
     fn prepare(&self, task: &Task<'_>, dir: &Path) -> Result<(), Hole> {
         run(task, &text(*self, dir, task.bytes, Call::Prepare), 0).map(drop)
+    }
+
+    /// Works, and reads all files besides: those that it has not come upon by chance would be found cold when it is
+    /// measured, on a slow disk one after the other.
+    fn warm(&self, task: &Task<'_>) -> Result<(), Hole> {
+        self.work(task, WARM_SECONDS.max(task.scene.plan.seconds))?;
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "find . -type f -print0 | shuf -z | xargs -0 -P 4 -n 64 cat > /dev/null"]);
+        task.run_in(command, &task.dir, 0)?;
+        Ok(())
     }
 
     fn work(&self, task: &Task<'_>, seconds: u32) -> Result<Told, Hole> {
