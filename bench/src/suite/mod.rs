@@ -184,7 +184,10 @@ impl Batch<'_> {
         ));
         let mut commands = place.commands.clone();
         let limited = place.limit(disk).map_err(Hole::Failed);
-        let outcome = match limited.and_then(|()| self.scene.measure(case, place, run)) {
+        let told = limited.and_then(|()| self.scene.measure(case, place, run));
+        // What it has left to be written does not take the next target's time.
+        place.write_out()?;
+        let outcome = match told {
             Ok(told) => {
                 commands.extend(told.commands);
                 Outcome::Measured(told.figures)

@@ -200,25 +200,31 @@ impl<'a> Place<'a> {
 
     /// From now on its disk is as fast as this, and has nothing left to write from before.
     pub(crate) fn limit(&self, disk: &Disk) -> Result<()> {
-        let limit = |iops: Option<u32>, bandwidth: Option<Size>| {
-            let (iops, bandwidth) = (iops.map(u64::from), bandwidth.map(|size| size.0));
-            let limits = [
-                (DiskLimit::Reads, iops),
-                (DiskLimit::Writes, iops),
-                (DiskLimit::BytesRead, bandwidth),
-                (DiskLimit::BytesWritten, bandwidth),
-            ];
-            self.group.limit_own_disk(&self.source, &limits)
-        };
-        if self.is_limited.take() {
-            limit(None, None)?;
-        }
-        rustix::fs::syncfs(File::open(&self.source)?)?;
+        self.write_out()?;
         if disk.iops.is_some() || disk.bandwidth.is_some() {
-            limit(disk.iops, disk.bandwidth)?;
+            self.limit_disk(disk.iops, disk.bandwidth)?;
             self.is_limited.set(true);
         }
         Ok(())
+    }
+
+    /// Brings to its disk what is left to be written, as fast as that can be.
+    pub(crate) fn write_out(&self) -> Result<()> {
+        if self.is_limited.take() {
+            self.limit_disk(None, None)?;
+        }
+        Ok(rustix::fs::syncfs(File::open(&self.source)?)?)
+    }
+
+    fn limit_disk(&self, iops: Option<u32>, bandwidth: Option<Size>) -> Result<()> {
+        let (iops, bandwidth) = (iops.map(u64::from), bandwidth.map(|size| size.0));
+        let limits = [
+            (DiskLimit::Reads, iops),
+            (DiskLimit::Writes, iops),
+            (DiskLimit::BytesRead, bandwidth),
+            (DiskLimit::BytesWritten, bandwidth),
+        ];
+        self.group.limit_own_disk(&self.source, &limits)
     }
 
     /// From now on application, daemon and lenders share one CPU if only one request is outstanding at a time, and
