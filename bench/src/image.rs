@@ -19,9 +19,7 @@ use crate::tool::Need;
 /// How long processes that were ended may still hold it.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
-/// What mke2fs gives a disk of 20 GB.
-const JOURNAL: &str = "size=128";
-/// How much of the disk that takes, in bytes.
+/// Of a journal: what mke2fs gives a disk of 20 GB.
 pub(crate) const JOURNAL_BYTES: u64 = 128 << 20;
 
 const NO_LOOP: &str = "cannot mount an image: that takes a loop device ('modprobe loop')";
@@ -47,7 +45,8 @@ impl Image {
     /// past the page cache, and a flush is a flush. Its journal is that of a disk of an ordinary size: a small one
     /// holds up whoever makes and writes many files at once.
     pub(crate) fn mount_direct(file: &Path, bytes: u64, mountpoint: &Path) -> Result<Self> {
-        Self::make(file, mountpoint, &["-J", JOURNAL], |image| {
+        let journal = format!("size={}", JOURNAL_BYTES >> 20);
+        Self::make(file, mountpoint, &["-J", &journal], |image| {
             Ok(rustix::fs::fallocate(image, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
         })?;
         let mut attach = Command::new(Need::of("losetup").find()?);

@@ -186,8 +186,8 @@ impl Batch<'_> {
         let limited = place.limit(disk).map_err(Hole::Failed);
         let told = limited.and_then(|()| self.scene.measure(case, place, run));
         // What it has left to be written does not take the next target's time.
-        place.write_out()?;
-        let outcome = match told {
+        let written_out = place.write_out().map_err(Hole::Failed);
+        let outcome = match told.and_then(|told| written_out.map(|()| told)) {
             Ok(told) => {
                 commands.extend(told.commands);
                 Outcome::Measured(told.figures)

@@ -31,7 +31,7 @@ const FILE_MEMORY: u64 = 2 << 10;
 /// A lender's own, besides what it lends.
 const LENDER_OWN: u64 = 64 << 20;
 /// Of a disk, besides one and a half times the working set.
-const DISK_ROOM: u64 = 256 << 20;
+const DISK_ROOM: u64 = (256 << 20) + JOURNAL_BYTES;
 /// Lenders lend so many per cent of the working set: what is overwritten or left behind takes room as well.
 const LENT_PER_CENT: u64 = 115;
 
@@ -93,7 +93,7 @@ impl<'a> Place<'a> {
         let scratch = pool.scratch();
         // What databases write ahead and leave behind takes room as well.
         let Needs { bytes, own_memory, .. } = needs;
-        let disk_bytes = bytes + bytes / 2 + DISK_ROOM + JOURNAL_BYTES;
+        let disk_bytes = bytes + bytes / 2 + DISK_ROOM;
         let free = rustix::fs::statvfs(scratch.path()).map_err(anyhow::Error::from)?;
         let free = free.f_bavail * free.f_frsize;
         if free < disk_bytes {
