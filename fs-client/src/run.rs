@@ -42,8 +42,8 @@ const LENT_TABLE_SHARE: u64 = 16;
 const LENT_TABLE_MIN: u64 = 4 << 20;
 
 /// Part of the cache's blocks that may wait to be sent, and how many may at least, if the cache is not too small for that.
-const QUEUE_SHARE: usize = 32;
-const QUEUE_MIN: usize = 512;
+const QUEUE_SHARE: u64 = 32;
+const QUEUE_MIN: u64 = 512;
 
 /// The most of a small cache that goes into either.
 const SHARE_MAX: u64 = 8;
@@ -202,6 +202,11 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     })
 }
 
+/// One part in `share` of `whole`, and at least `min`, if `whole` is not too small for that.
+fn share(whole: u64, share: u64, min: u64) -> u64 {
+    (whole / share).max(min.min(whole / SHARE_MAX))
+}
+
 fn fuse_config(plan: &Plan) -> fuser::Config {
     let mut config = fuser::Config::default();
     config.mount_options = vec![
@@ -300,5 +305,20 @@ fn raise_limits() {
     let ignored = Arc::new(std::sync::atomic::AtomicBool::new(false));
     if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, ignored) {
         tracing::debug!(%error, "SIGXFSZ is not handled");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_cache_spends_more_on_what_is_lent_but_never_too_much() {
+        let table = |cache: u64| share(cache, LENT_TABLE_SHARE, LENT_TABLE_MIN);
+        assert_eq!(table(1 << 30), 64 << 20);
+        assert_eq!(table(32 << 20), 4 << 20);
+        assert_eq!(table(1 << 20), 128 << 10);
+        let queue = |blocks: u64| share(blocks, QUEUE_SHARE, QUEUE_MIN);
+        assert_eq!([queue(1 << 18), queue(7168), queue(256)], [8192, 512, 32]);
     }
 }
