@@ -166,11 +166,9 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let remote = match &plan.identity {
         None => Tier::none(epochs.clone()),
         Some(identity) => {
-            let table_bytes =
-                (cache_bytes / LENT_TABLE_SHARE).max(LENT_TABLE_MIN.min(cache_bytes / SHARE_MAX));
+            let table_bytes = share(cache_bytes, LENT_TABLE_SHARE, LENT_TABLE_MIN);
             cache_bytes -= table_bytes;
-            let blocks = cache_bytes as usize / BLOCK_SIZE;
-            queue_max = (blocks / QUEUE_SHARE).max(QUEUE_MIN.min(blocks / SHARE_MAX as usize));
+            queue_max = share(cache_bytes / BLOCK_SIZE as u64, QUEUE_SHARE, QUEUE_MIN) as usize;
             Tier::start(&plan.servers, identity, epochs.clone(), queue_max, table_bytes as usize)
                 .map_err(cannot("cannot start the connections to servers"))?
         }
