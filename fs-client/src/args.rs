@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rampool_protocol::certs::Role;
 
+use crate::remote::UseServers;
+
 /// Mounts a directory through memory: local, lent by other machines, then the disk.
 #[derive(Debug, Parser)]
 #[command(name = "rampool", version, about, max_term_width = 100)]
@@ -70,6 +72,10 @@ pub(crate) struct MountArgs {
     /// The directory with this machine's ca.pem, cert.pem and key.pem; needed for --server
     #[arg(long, value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
+    /// When servers are used: where they were measured faster than the source, or whatever they
+    /// take [default: auto]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) use_servers: Option<UseServers>,
     /// Seconds after which changes behind the mount are seen at the latest [default: 1]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) attr_timeout: Option<f64>,

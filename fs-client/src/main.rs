@@ -24,6 +24,7 @@ mod metrics;
 mod mounts;
 mod names;
 mod open;
+mod pace;
 mod plan;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::args::{CacheMode, MountArgs};
 use crate::failure::Failure;
 use crate::mounts::{self, UnmountFlags};
-use crate::remote::{SERVERS_MAX, ServerAddress};
+use crate::remote::{SERVERS_MAX, ServerAddress, UseServers};
 
 const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
 const CACHE_MIN: ByteSize = ByteSize::mib(16);
@@ -33,6 +33,7 @@ pub(crate) struct Plan {
     pub(crate) cache: ByteSize,
     pub(crate) policy: Kind,
     pub(crate) servers: Vec<ServerAddress>,
+    pub(crate) use_servers: UseServers,
     /// Present if there are servers.
     pub(crate) identity: Option<Identity>,
     pub(crate) timeouts: Timeouts,
@@ -87,6 +88,7 @@ impl Plan {
             cache: check_cache(args.cache_size.as_deref())?,
             policy: check_policy(args.policy.as_deref())?,
             servers,
+            use_servers: args.use_servers.unwrap_or(UseServers::Auto),
             identity,
             timeouts: check_timeouts(&args)?,
             no_atime: mount_options.contains(&MountOption::NoAtime),
@@ -134,6 +136,11 @@ fn long_option(args: &mut MountArgs, option: &str) -> Result<(), Failure> {
         "cache_size" => args.cache_size = Some(value.to_owned()),
         "policy" => args.policy = Some(value.to_owned()),
         "server" => args.servers.push(value.to_owned()),
+        "use_servers" => {
+            let when = UseServers::from_str(value, true);
+            let refuse = |_| Failure::usage(format!("-o use_servers={value}: 'auto' or 'always'"));
+            args.use_servers = Some(when.map_err(refuse)?);
+        }
         "keys" => args.keys = Some(PathBuf::from(value)),
         "attr_timeout" => args.attr_timeout = Some(number("attr_timeout")?),
         "entry_timeout" => args.entry_timeout = Some(number("entry_timeout")?),

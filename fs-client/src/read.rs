@@ -45,13 +45,20 @@ struct Miss {
     handle: Arc<FileHandle>,
     offset: u64,
     len: usize,
-    began: Instant,
     state: State,
     /// The blocks from its start that were in the cache.
     found: Vec<Block>,
+    want: Want,
+}
+
+/// How blocks are wanted.
+#[derive(Clone, Copy)]
+struct Want {
     how: Use,
-    /// Whether servers are to be asked: not if one was, in vain.
+    /// Whether servers are to be asked: not if one was, in vain, nor if the source is faster.
     ask: bool,
+    /// Since when.
+    began: Instant,
 }
 
 /// The state of a file's contents that is read.
@@ -114,7 +121,8 @@ impl Filesystem {
         if let Some(span) = ahead.bring {
             self.bring_ahead(&handle, span);
         }
-        let miss = Miss { handle, offset, len, began, state, found, how: ahead.how, ask: true };
+        let want = Want { how: ahead.how, ask: true, began };
+        let miss = Miss { handle, offset, len, state, found, want };
         let Err((miss, reply)) = self.fetch(miss, reply) else { return };
         match self.workers.seat() {
             Some(seat) => self.serve_miss(miss, Some(seat), reply),
@@ -154,10 +162,10 @@ impl Filesystem {
     /// Brings what is missing and answers. The seat is given up before the answer, upon which the
     /// next request may come.
     fn serve_miss(&self, miss: Miss, seat: Option<Seat<'_>>, reply: impl ReadReply) {
-        let Miss { handle, offset, mut len, began, state, found, how, ask } = miss;
+        let Miss { handle, offset, mut len, state, found, want } = miss;
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
-        let layer = match self.bring(&handle, state, span, found, how, ask) {
+        let layer = match self.bring(&handle, state, span, found, want) {
             Ok((blocks, layer)) => {
                 self.note_access(&handle);
                 drop(seat);
@@ -178,7 +186,7 @@ impl Filesystem {
             }
         };
         self.metrics.count_bytes(Layer::Local, cached_bytes.min(len));
-        self.metrics.count_read(layer, began.elapsed());
+        self.metrics.count_read(layer, want.began.elapsed());
     }
 
     /// Brings the blocks of `span` into the cache, `found` being those from its start that are
@@ -189,8 +197,7 @@ impl Filesystem {
         mut state: State,
         span: Span,
         found: Vec<Block>,
-        how: Use,
-        ask: bool,
+        mut want: Want,
     ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
         let contents = &handle.inode.contents;
         let mut layer = Layer::Local;
@@ -198,7 +205,7 @@ impl Filesystem {
         let mut fresh = 0;
         let mut blocks: Vec<Option<Block>> = found.into_iter().map(Some).collect();
         blocks.resize_with(span.count, || None);
-        for round in 0..ROUNDS {
+        for _ in 0..ROUNDS {
             let now = contents.key();
             if now != state.file {
                 // Old and new blocks are not mixed in one answer.
@@ -210,7 +217,7 @@ impl Filesystem {
             let mut missing = Vec::with_capacity(span.count);
             for (place, index) in blocks.iter_mut().zip(span.blocks()) {
                 if place.is_none() {
-                    *place = self.cache.get(BlockKey { file, index }, how);
+                    *place = self.cache.get(BlockKey { file, index }, want.how);
                 }
                 if place.is_none() {
                     missing.push(index);
@@ -235,9 +242,7 @@ impl Filesystem {
             let here = |&&index: &&BlockIndex| self.cache.contains(BlockKey { file, index });
             let led: Vec<_> = claim.led().iter().filter(|index| !here(index)).copied().collect();
             if !led.is_empty() {
-                // Who waited for a flight that brought nothing does not wait for a server as well.
-                let ask = ask && round == 0;
-                let (brought, from_source) = self.bring_led(handle, state, &led, how, ask)?;
+                let (brought, from_source) = self.bring_led(handle, state, &led, want)?;
                 layer = layer.max(if from_source > 0 { Layer::Source } else { Layer::Remote });
                 fresh += from_source;
                 for (&index, block) in led.iter().zip(brought) {
@@ -248,6 +253,8 @@ impl Filesystem {
                 layer = layer.max(Layer::Source);
             }
             claim.wait_for_others();
+            // Who waited for a flight that brought nothing does not wait for a server as well.
+            want = Want { ask: false, began: Instant::now(), ..want };
         }
         // Others keep getting in the way: the source is read for all of it.
         Err(Unbrought::NoRoom)
@@ -260,8 +267,7 @@ impl Filesystem {
         handle: &FileHandle,
         state: State,
         led: &[BlockIndex],
-        how: Use,
-        ask: bool,
+        Want { how, ask, mut began }: Want,
     ) -> std::result::Result<(Vec<Block>, usize), Unbrought> {
         let key = |index: BlockIndex| BlockKey { file: state.file, index };
         // Before anything is read: what a write overtakes from here on is not cached.
@@ -275,6 +281,9 @@ impl Filesystem {
             true => self.ask_servers(state.file, led, &mut slots),
             false => vec![false; led.len()],
         };
+        if ask {
+            began = Instant::now();
+        }
         let mut from_source = 0;
         let mut at = 0;
         while at < led.len() {
@@ -284,7 +293,8 @@ impl Filesystem {
             }
             let late = arrived[at..].iter().position(|&here| here).unwrap_or(led.len() - at);
             let run = runs(&led[at..at + late]).next().expect("at least one block is left");
-            self.read_source(handle, state.size, run, &mut slots[at..at + run.count])?;
+            self.read_source(handle, state.size, run, &mut slots[at..at + run.count], began)?;
+            began = Instant::now();
             self.metrics.count_bytes(Layer::Source, run.count * BLOCK_SIZE);
             from_source += run.count;
             at += run.count;
@@ -313,16 +323,22 @@ impl Filesystem {
         arrived
     }
 
+    /// Reads blocks of the source, which somebody waits for since `began`.
     fn read_source(
         &self,
         handle: &FileHandle,
         size: u64,
         run: Span,
         slots: &mut [Empty],
+        began: Instant,
     ) -> std::result::Result<(), Unbrought> {
         let file = self.direct(handle).map_err(Unbrought::Failed)?;
         let bytes = run.bytes();
         let got = file.read_blocks(&mut scatter(slots), bytes.start).map_err(Unbrought::Failed)?;
+        // What lies in the kernel's page cache says nothing about the source.
+        if file.is_past_page_cache() {
+            self.remote.source_took(run.count, began);
+        }
         let expected = size.min(bytes.end).saturating_sub(bytes.start);
         // Zeros must stand for what lies beyond the end, not for what was cut off.
         if (got as u64) < expected { Err(Unbrought::Shorter) } else { Ok(()) }
@@ -355,7 +371,8 @@ impl Filesystem {
             let (file, size) = handle.inode.contents.state();
             let state = State { file, size };
             // Nobody waits for it; a reader that comes for it meets the error itself.
-            let brought = this.bring(&handle, state, span, Vec::new(), Use::Stream, true);
+            let want = Want { how: Use::Stream, ask: true, began: Instant::now() };
+            let brought = this.bring(&handle, state, span, Vec::new(), want);
             if let Ok((_, Layer::Local)) = brought {
                 handle.sequence.all_here();
             }

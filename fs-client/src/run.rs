@@ -27,7 +27,7 @@ use crate::local::{Evicted, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::{UnmountFlags, unmount_at};
 use crate::plan::Plan;
-use crate::remote::{Offer, Tier};
+use crate::remote::{Limits, Offer, Tier};
 use crate::source::{Source, Stat};
 use crate::status::{self, Facts};
 use crate::upkeep::{self, Upkeep};
@@ -169,13 +169,16 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
             let table_bytes = share(cache_bytes, LENT_TABLE_SHARE, LENT_TABLE_MIN);
             cache_bytes -= table_bytes;
             queue_max = share(cache_bytes / BLOCK_SIZE as u64, QUEUE_SHARE, QUEUE_MIN) as usize;
-            Tier::start(&plan.servers, identity, epochs.clone(), queue_max, table_bytes as usize)
+            let limits = Limits { queue_max, table_bytes: table_bytes as usize };
+            Tier::start(&plan.servers, plan.use_servers, identity, epochs.clone(), limits)
                 .map_err(cannot("cannot start the connections to servers"))?
         }
     };
     let remote = Arc::new(remote);
     let lend_to = remote.clone();
-    let evicted = move |Evicted { key, block, seen }| lend_to.offer(Offer { key, block, seen });
+    let evicted = move |Evicted { key, block, seen, streamed }| {
+        lend_to.offer(Offer { key, block, seen, streamed });
+    };
     let cache = LocalCache::new(cache_bytes, plan.policy, epochs, queue_max, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
     Ok(Filesystem {

@@ -234,7 +234,7 @@ fn table(report: &Value) -> String {
     if let Some(servers) = servers.filter(|servers| !servers.is_empty()) {
         lines.push(format!(
             "lent {} blocks; sent {}, queued {}, dropped {}, rejected {}; \
-             timeouts {}, late {}, unauthentic {}",
+             timeouts {}, late {}, read twice {}, unauthentic {}",
             number("/remote/lent_blocks"),
             number("/remote/sent_blocks"),
             number("/remote/queued_blocks"),
@@ -242,6 +242,7 @@ fn table(report: &Value) -> String {
             number("/remote/rejected_blocks"),
             number("/remote/timeouts"),
             number("/remote/late_answers"),
+            number("/remote/hedged_reads"),
             number("/remote/unauthentic_blocks"),
         ));
         for server in servers {

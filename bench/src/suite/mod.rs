@@ -165,7 +165,11 @@ impl Batch<'_> {
         let needs = first.workload.needs(scene.bytes(first));
         let place = Place::new(target, scene.plan, needs, scene.pool, scene.stop)?;
         scene.prepare(first, &place)?;
+        // A slow disk would take too long; one that is much faster than the measured ones would let the pool learn that it is
+        // not needed.
+        place.limit(&scene.plan.disk_to_fill())?;
         scene.warm(first, &place)?;
+        place.write_out()?;
         Ok(place)
     }
 

@@ -104,7 +104,8 @@ impl<'a> Place<'a> {
         let source = scratch.join(&format!("source-{target}"));
         let disk = scratch.join(&format!("disk-{target}.img"));
         let disk = Image::mount_direct(&disk, disk_bytes, &source)?;
-        let lent = bytes / 100 * LENT_PER_CENT;
+        let lent_max = plan.lent_max.map_or(u64::MAX, |size| size.0);
+        let lent = (bytes / 100 * LENT_PER_CENT).min(lent_max);
         let memory = match target {
             Target::PageCacheTotal => plan.memory.0 + own_memory + lent,
             _ => plan.memory.0 + own_memory,
@@ -160,6 +161,7 @@ impl<'a> Place<'a> {
                 let cache = ByteSize(needs.cache(plan.memory.0, BESIDES_CACHE));
                 let mount = MountPlan {
                     servers: &servers,
+                    by_measure: true,
                     group: Some(&self.group),
                     ..MountPlan::new(&self.source, &name, cache)
                 };

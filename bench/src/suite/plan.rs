@@ -21,6 +21,9 @@ pub(crate) struct Plan {
     pub(crate) about: String,
     /// Memory of every row: the application, the daemon and the page cache together.
     pub(crate) memory: Size,
+    /// What lenders lend together at most; without it, what a working set needs.
+    #[serde(default)]
+    pub(crate) lent_max: Option<Size>,
     /// How often each cell is measured, in turns.
     #[serde(default = "Plan::runs_usual")]
     pub(crate) runs: u32,
@@ -160,6 +163,20 @@ impl Plan {
 
     fn seconds_usual() -> u32 {
         5
+    }
+
+    /// A disk on which caches are filled: as fast as the fastest that is measured, and as an ordinary network disk.
+    pub(crate) fn disk_to_fill(&self) -> Disk {
+        let iops = self.disks.iter().map(|disk| disk.iops.unwrap_or(u32::MAX));
+        let bandwidth =
+            self.disks.iter().map(|disk| disk.bandwidth.map_or(u64::MAX, |size| size.0));
+        let iops = iops.max().filter(|&iops| iops < u32::MAX);
+        let bandwidth = bandwidth.max().filter(|&bytes| bytes < u64::MAX);
+        Disk {
+            name: "filling".to_owned(),
+            iops: iops.map(|iops| iops.max(3_000)),
+            bandwidth: bandwidth.map(|bytes| Size(bytes.max(200 << 20))),
+        }
     }
 
     /// Reads and checks one.

@@ -42,9 +42,11 @@ pub(crate) struct Evicted {
     pub(crate) block: Block,
     /// The write epoch in which its bytes are the source's.
     pub(crate) seen: Seen,
+    /// A sequential stream has passed over it, and nobody else has asked for it.
+    pub(crate) streamed: bool,
 }
 
-/// How a block is used: what a sequential stream passes over once is not worth lending.
+/// How a block is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     Random,
@@ -232,10 +234,9 @@ impl LocalCache {
             let Some((key, cached, seen)) = victim else { continue };
             let block = Block::from_slot(self.arena, cached.slot);
             if let Some(seen) = seen
-                && !cached.streamed
                 && hand_over
             {
-                (self.evicted)(Evicted { key, block, seen });
+                (self.evicted)(Evicted { key, block, seen, streamed: cached.streamed });
             }
             return true;
         }

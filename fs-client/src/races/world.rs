@@ -134,7 +134,9 @@ impl World {
         let root_stat = Stat::of(root.as_fd()).unwrap();
         let remote = Arc::new(remote);
         let lend_to = remote.clone();
-        let evicted = move |Evicted { key, block, seen }| lend_to.offer(Offer { key, block, seen });
+        let evicted = move |Evicted { key, block, seen, streamed }| {
+            lend_to.offer(Offer { key, block, seen, streamed });
+        };
         let cache_bytes = slots * (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
         let fs = Arc::new(Filesystem {
             inodes: Inodes::new(source.nodes(10).unwrap(), root, &root_stat),

@@ -1,31 +1,47 @@
-//! The short way of a miss: a few blocks that one server holds.
+//! The short way of a miss: a short read whose missing blocks one server holds.
 //!
 //! Nobody waits. The thread that took the request asks the server and takes the next request; when the blocks
 //! come, the tier's thread puts them into the cache and answers the reader. A thread that waited would have to be
-//! woken first, which costs more than the answer. If they do not come, the pool reads the source.
+//! woken first, which costs more than the answer. If they are late, the pool reads the source as well, and the first to have
+//! the blocks answers; if they do not come, the pool reads the source.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Miss, ReadReply, answer};
+use super::{Miss, ReadReply, State, Want, answer};
 use crate::arena::{Block, Empty};
-use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, Span};
+use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, Span, runs};
 use crate::epochs::Seen;
 use crate::filesystem::Filesystem;
+use crate::handles::FileHandle;
 use crate::local::{Claim, Use};
 use crate::metrics::Layer;
-use crate::remote::Held;
+use crate::pace::SHORT_BLOCKS;
+use crate::remote::{Held, Outcome, Reader, SourceRead, WayTo};
 
-/// More blocks keep the tier's thread too long from others, and a reader of more waits for the wire rather than
-/// for a thread.
-const BLOCKS_MAX: usize = 8;
-
-/// What is known of the blocks while they are on their way.
-struct Fetch {
+/// A read whose missing blocks are on their way. A longer one would keep the tier's thread too long from others, and its
+/// reader waits for the wire rather than for a thread.
+struct Fetch<R> {
+    filesystem: Arc<Filesystem>,
+    miss: Miss,
+    reply: R,
     /// The read's blocks, but for those that come.
     blocks: Vec<Option<Block>>,
     missing: Vec<BlockIndex>,
-    claim: Claim,
+    /// None when it was given up.
+    claim: Option<Claim>,
     /// From before it was looked up who holds them: what a write overtakes from then on is not cached.
+    seen: Vec<Option<Seen>>,
+}
+
+/// What is decided about a miss before anybody is asked.
+struct Plan {
+    held: Held,
+    slots: Vec<Empty>,
+    blocks: Vec<Option<Block>>,
+    missing: Vec<BlockIndex>,
+    claim: Claim,
     seen: Vec<Option<Seen>>,
 }
 
@@ -34,32 +50,31 @@ impl Filesystem {
     /// back what takes the long way.
     pub(super) fn fetch<R: ReadReply>(
         self: &Arc<Self>,
-        miss: Miss,
+        mut miss: Miss,
         reply: R,
     ) -> Result<(), (Miss, R)> {
-        let Some((fetch, held, slots)) = self.plan(&miss) else { return Err((miss, reply)) };
+        let Some(plan) = self.plan(&mut miss) else { return Err((miss, reply)) };
+        let Plan { held, slots, blocks, missing, claim, seen } = plan;
         self.note_access(&miss.handle);
-        let this = self.clone();
-        self.remote.fetch_then(held, slots, move |slots| match slots {
-            Some(slots) => this.land(miss, reply, fetch, slots),
-            None => {
-                // Lands the flight: nobody is to wait for it while its reader waits for the pool.
-                drop(fetch);
-                this.read_source_instead(miss, reply);
-            }
-        });
+        if held.looks {
+            self.look(&miss, &missing);
+        }
+        let filesystem = self.clone();
+        let claim = Some(claim);
+        let fetch = Fetch { filesystem, miss, reply, blocks, missing, claim, seen };
+        self.remote.fetch_for(held, slots, fetch);
         Ok(())
     }
 
-    fn plan(&self, miss: &Miss) -> Option<(Fetch, Held, Vec<Empty>)> {
+    fn plan(&self, miss: &mut Miss) -> Option<Plan> {
         let file = miss.state.file;
         let span = Span::of(miss.offset, miss.len);
-        if miss.how == Use::Stream || span.count > BLOCKS_MAX {
+        if miss.want.how == Use::Stream || span.count > SHORT_BLOCKS {
             return None;
         }
         let mut blocks: Vec<_> = miss.found.iter().cloned().map(Some).collect();
         let behind = span.blocks().skip(blocks.len());
-        blocks.extend(behind.map(|index| self.cache.get(BlockKey { file, index }, miss.how)));
+        blocks.extend(behind.map(|index| self.cache.get(BlockKey { file, index }, miss.want.how)));
         let missing = span.blocks().zip(&blocks).filter(|(_, block)| block.is_none());
         let missing: Vec<BlockIndex> = missing.map(|(index, _)| index).collect();
         if missing.is_empty() {
@@ -68,49 +83,144 @@ impl Filesystem {
         let keys = || missing.iter().map(|&index| BlockKey { file, index });
         // First of all: what is known to be lent from here on is as it was then.
         let seen = keys().map(|key| self.cache.observe(key)).collect();
-        let held = self.remote.held_by_one(file, &missing)?;
+        let held = match self.remote.way_to(file, &missing) {
+            WayTo::Server(held) => held,
+            WayTo::Source => {
+                miss.want.ask = false;
+                return None;
+            }
+            WayTo::Nobody => return None,
+        };
         let claim = self.flights.claim(file, &missing);
         // Others bring some of them, or have just done so.
         if claim.led().len() < missing.len() || keys().any(|key| self.cache.contains(key)) {
             return None;
         }
         let slots = self.cache.room(BlockKey { file, index: missing[0] }, missing.len());
-        let fetch = Fetch { blocks, missing, claim, seen };
-        (slots.len() == fetch.missing.len()).then_some((fetch, held, slots))
+        let is_room = slots.len() == missing.len();
+        is_room.then_some(Plan { held, slots, blocks, missing, claim, seen })
     }
 
+    /// Reads blocks that a server brings from the source as well, only to see what it takes.
+    fn look(self: &Arc<Self>, miss: &Miss, missing: &[BlockIndex]) {
+        let beside = Beside::new(self, miss, missing);
+        self.workers.try_hand_over(move || drop(beside.read()));
+    }
+
+    fn read_source_instead<R: ReadReply>(self: &Arc<Self>, miss: Miss, reply: R) {
+        let this = self.clone();
+        let miss = Miss { want: Want { ask: false, ..miss.want }, ..miss };
+        self.workers.hand_over_at_once(move || this.serve_miss(miss, None, reply));
+    }
+}
+
+impl<R: ReadReply> Reader for Fetch<R> {
+    fn told(self, outcome: Outcome) {
+        match outcome {
+            Outcome::Server(slots) => self.land(slots, Layer::Remote),
+            Outcome::Source(slots) => self.land(slots, Layer::Source),
+            Outcome::Nothing => {
+                let Self { filesystem, miss, reply, claim, .. } = self;
+                // Lands the flight: nobody is to wait for it while its reader waits for the pool.
+                drop(claim);
+                filesystem.read_source_instead(miss, reply);
+            }
+        }
+    }
+
+    fn source_read(&self) -> SourceRead {
+        let beside = Beside::new(&self.filesystem, &self.miss, &self.missing);
+        let filesystem = self.filesystem.clone();
+        Box::new(move |hedge| {
+            filesystem.workers.hand_over_at_once(move || {
+                if let Some(slots) = beside.read() {
+                    hedge.tell(slots);
+                }
+            });
+        })
+    }
+
+    fn given_up(&mut self) {
+        self.claim = None;
+    }
+}
+
+impl<R: ReadReply> Fetch<R> {
     /// Puts what has come into the cache and answers.
-    fn land<R: ReadReply>(self: &Arc<Self>, miss: Miss, reply: R, fetch: Fetch, slots: Vec<Empty>) {
-        let Fetch { mut blocks, missing, claim, seen } = fetch;
+    fn land(self, slots: Vec<Empty>, layer: Layer) {
+        let Self { filesystem, miss, reply, mut blocks, missing, claim, seen } = self;
         let brought = missing.len();
         let (file, first) = (miss.state.file, Span::of(miss.offset, miss.len).first);
         for ((index, slot), seen) in missing.into_iter().zip(slots).zip(seen) {
             let block = slot.publish();
             if let Some(seen) = seen {
-                self.cache.insert(BlockKey { file, index }, block.clone(), seen, miss.how);
+                filesystem.cache.insert(
+                    BlockKey { file, index },
+                    block.clone(),
+                    seen,
+                    miss.want.how,
+                );
             }
             blocks[(index.0 - first.0) as usize] = Some(block);
         }
         drop(claim);
         let contents = &miss.handle.inode.contents;
-        if contents.key() != file || contents.size() < miss.state.size {
-            return self.read_source_instead(miss, reply);
+        // What the source gave is as it is now, and must not lie beside older blocks. A server's is known to be of the
+        // state that was asked for, and the tier's thread must not wait.
+        let is_sure =
+            layer == Layer::Remote || contents.revalidate(miss.handle.node.as_fd()).is_ok();
+        if !is_sure || contents.key() != file || contents.size() < miss.state.size {
+            return filesystem.read_source_instead(miss, reply);
         }
         let blocks: Vec<Block> = blocks.into_iter().flatten().collect();
-        let Miss { offset, len, began, .. } = miss;
+        let Miss { offset, len, want, .. } = miss;
         // Let go of before the answer, upon which the reader may close it: the last to do so closes the source's file,
         // which may wait, and must not be this thread.
         drop(miss);
         answer(reply, &blocks, offset, len);
         let cached = (blocks.len() - brought) * BLOCK_SIZE;
-        self.metrics.count_bytes(Layer::Local, cached.min(len));
-        self.metrics.count_bytes(Layer::Remote, brought * BLOCK_SIZE);
-        self.metrics.count_read(Layer::Remote, began.elapsed());
+        let metrics = &filesystem.metrics;
+        metrics.count_bytes(Layer::Local, cached.min(len));
+        metrics.count_bytes(layer, brought * BLOCK_SIZE);
+        metrics.count_read(layer, want.began.elapsed());
+    }
+}
+
+/// Blocks to be read from the source beside a server's answer.
+struct Beside {
+    filesystem: Arc<Filesystem>,
+    handle: Arc<FileHandle>,
+    state: State,
+    missing: Vec<BlockIndex>,
+    began: Instant,
+}
+
+impl Beside {
+    fn new(filesystem: &Arc<Filesystem>, miss: &Miss, missing: &[BlockIndex]) -> Self {
+        Self {
+            filesystem: filesystem.clone(),
+            handle: miss.handle.clone(),
+            state: miss.state,
+            missing: missing.to_vec(),
+            began: Instant::now(),
+        }
     }
 
-    fn read_source_instead<R: ReadReply>(self: &Arc<Self>, miss: Miss, reply: R) {
-        let this = self.clone();
-        let miss = Miss { ask: false, ..miss };
-        self.workers.hand_over_at_once(move || this.serve_miss(miss, None, reply));
+    /// The blocks, if there is room for them and the source gives them all.
+    fn read(self) -> Option<Vec<Empty>> {
+        let Self { filesystem, handle, state, missing, mut began } = self;
+        let key = BlockKey { file: state.file, index: missing[0] };
+        let mut slots = filesystem.cache.room(key, missing.len());
+        if slots.len() < missing.len() {
+            return None;
+        }
+        let mut rest = &mut slots[..];
+        for run in runs(&missing) {
+            let (these, others) = rest.split_at_mut(run.count);
+            filesystem.read_source(&handle, state.size, run, these, began).ok()?;
+            began = Instant::now();
+            rest = others;
+        }
+        Some(slots)
     }
 }

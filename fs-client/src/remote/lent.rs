@@ -84,9 +84,9 @@ impl LentTable {
         self.forget_if(key, |_| true);
     }
 
-    /// Forgets `key` if it is still lent as `lent` says: it was not there.
-    pub(super) fn forget_this(&self, key: BlockKey, lent: Lent) {
-        self.forget_if(key, |found| found == lent);
+    /// Forgets `key` if it is still lent as `lent` says: it was not there. Says whether it was.
+    pub(super) fn forget_this(&self, key: BlockKey, lent: Lent) -> bool {
+        self.forget_if(key, |found| found == lent)
     }
 
     /// How many blocks are believed to be lent.
@@ -94,19 +94,17 @@ impl LentTable {
         self.held.load(Ordering::Relaxed)
     }
 
-    fn forget_if(&self, key: BlockKey, which: impl FnOnce(Lent) -> bool) {
+    fn forget_if(&self, key: BlockKey, which: impl FnOnce(Lent) -> bool) -> bool {
         if self.held.load(Ordering::SeqCst) == 0 {
-            return;
+            return false;
         }
         self.with_set(key, |set, fingerprint| {
             let found = set.iter_mut().find(|entry| entry[0] == fingerprint);
-            if let Some(entry) = found
-                && which(unpack(*entry))
-            {
-                *entry = FREE;
-                self.held.fetch_sub(1, Ordering::SeqCst);
-            }
-        });
+            let Some(entry) = found.filter(|entry| which(unpack(**entry))) else { return false };
+            *entry = FREE;
+            self.held.fetch_sub(1, Ordering::SeqCst);
+            true
+        })
     }
 
     fn with_set<T>(&self, key: BlockKey, act: impl FnOnce(&mut [RawEntry], u64) -> T) -> T {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
@@ -79,7 +79,8 @@ pub(super) async fn run(
     }
     tokio::select! {
         () = sender::run(&shared, queue) => {}
-        () = shared.deadlines.keep() => {}
+        () = shared.deadlines.keep(|server| shared.gave_up(server)) => {}
+        () = shared.keep_noting_what_pays() => {}
         _ = stop.wait_for(|&stop| stop) => {}
     }
     // The tasks end with this thread's runtime.
@@ -192,11 +193,11 @@ async fn serve(
     let result = tokio::select! {
         // Polled in this order at every turn: what a reader waits for comes first.
         biased;
-        result = read_answers(shared, &under_way, gets_in) => result,
+        result = read_answers(shared, server, &under_way, gets_in) => result,
         result = send_gets(&under_way, gets_out, &mut inbox.gets) => result,
         result = read_lending(connection, server, &mut tell) => result,
         result = send_puts(shared, &under_way, puts_out, &mut inbox.puts) => result,
-        result = read_answers(shared, &under_way, puts_in) => result,
+        result = read_answers(shared, server, &under_way, puts_in) => result,
     };
     // A lost connection breaks all of them at once; it says more than they do.
     match connection.close_reason() {
@@ -270,6 +271,7 @@ async fn send_puts(
 
 async fn read_answers(
     shared: &Shared,
+    server: &Server,
     under_way: &UnderWay,
     mut stream: RecvStream,
 ) -> anyhow::Result<()> {
@@ -282,8 +284,10 @@ async fn read_answers(
             Verb::Got => {
                 let request = under_way.gets.lock().remove(&header.request);
                 let Some(request) = request else { bail!("an answer to no request") };
+                let now = Instant::now();
+                server.answered(request.keys.len(), now - request.began, now);
                 // False when nobody waits for it any more.
-                if !request.asker.tell(Some(GetAnswer { header, body })) {
+                if !request.asker.answer(Some(GetAnswer { header, body })) {
                     shared.counts.late.fetch_add(1, Relaxed);
                 }
             }

@@ -9,19 +9,22 @@
 //! the sealed blocks itself.
 
 mod asker;
+mod breaker;
+mod hedge;
 mod lent;
 mod link;
 mod placement;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 pub(crate) mod races;
+mod route;
 mod seal;
 mod sender;
 mod server;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,15 +37,34 @@ use tokio::sync::{mpsc, watch};
 use crate::arena::{Block, Empty};
 use crate::block::{BlockIndex, BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
+use crate::pace::{Length, RUN_BLOCKS, SourcePace};
 use crate::sync::sync_channel;
-use asker::{Asker, Deadlines};
+pub(crate) use asker::SourceRead;
+use asker::{Asker, Deadlines, Told, Waits};
+use hedge::Wait;
 use lent::{Lent, LentTable, ServerIndex};
+use route::Way;
 use seal::{SealCount, Sealer};
 pub(crate) use server::ServerReport;
 use server::{GetAnswer, GetRequest, Server};
 
-/// How long a reader waits for servers before it reads the source; what no thread waits for, a tick longer.
+/// How long a reader that waits for servers does so at least, before it reads the source.
 const DEADLINE: Duration = Duration::from_millis(20);
+
+/// Of what is not worth lending, one stretch in so many is lent all the same: else nobody would know when it is.
+const SAMPLED_STRETCHES: u64 = 32;
+
+/// When servers are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum UseServers {
+    /// Where they were measured faster than the source
+    Auto,
+    /// Whatever they take
+    Always,
+}
+
+/// What is worth lending is found out so often.
+const NOTE_EVERY: Duration = Duration::from_millis(200);
 
 /// Servers that one mount can use: the lent table has 8 bits for them.
 pub(crate) const SERVERS_MAX: usize = 255;
@@ -61,6 +83,8 @@ pub(crate) struct Offer {
     pub(crate) block: Block,
     /// The write epoch in which its bytes are the source's.
     pub(crate) seen: Seen,
+    /// A sequential stream has passed over it, and nobody else has asked for it.
+    pub(crate) streamed: bool,
 }
 
 /// A block that a reader misses, and where to put it.
@@ -71,10 +95,45 @@ pub(crate) struct Wanted<'a> {
     pub(crate) arrived: bool,
 }
 
-/// Blocks that one server holds.
+/// Blocks of a short read that one server holds.
 pub(crate) struct Held {
     server: Arc<Server>,
     blocks: Vec<(BlockKey, Lent)>,
+    wait: Wait,
+    /// The source is to be read as well, only to see what it takes.
+    pub(crate) looks: bool,
+}
+
+/// How to get the blocks of a short read.
+pub(crate) enum WayTo {
+    /// From a server.
+    Server(Held),
+    /// From the source, which is faster.
+    Source,
+    /// No server holds all of them.
+    Nobody,
+}
+
+/// Whoever asked a server for the blocks of a short read.
+pub(crate) trait Reader: Send + 'static {
+    /// What came of it, on any thread. On the tier's own nothing must be waited for.
+    fn told(self, outcome: Outcome);
+
+    /// How to read the source as well, because the server is late.
+    fn source_read(&self) -> SourceRead;
+
+    /// The server has had its time, the source has not: who waits for the same blocks is not to wait for that.
+    fn given_up(&mut self);
+}
+
+/// What came of asking.
+pub(crate) enum Outcome {
+    /// The server gave the blocks.
+    Server(Vec<Empty>),
+    /// The source gave them first.
+    Source(Vec<Empty>),
+    /// Nobody did.
+    Nothing,
 }
 
 /// A server's address as it was given, and as it was found.
@@ -84,12 +143,25 @@ pub(crate) struct ServerAddress {
     pub(crate) found: SocketAddr,
 }
 
+/// What the tier may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Blocks that wait to be sent.
+    pub(crate) queue_max: usize,
+    /// For remembering what was lent.
+    pub(crate) table_bytes: usize,
+}
+
 /// What all parts of the tier use.
 struct Shared {
+    use_servers: UseServers,
     sealer: Sealer,
     lent: LentTable,
     servers: Vec<Arc<Server>>,
     epochs: Arc<Epochs>,
+    source: SourcePace,
+    /// Some server is worth lending to: what streams read, and other blocks.
+    pays: [AtomicBool; 2],
     deadlines: Deadlines,
     /// How many blocks were sealed.
     seals: AtomicU64,
@@ -103,6 +175,7 @@ struct Counts {
     rejected: AtomicU64,
     timeouts: AtomicU64,
     late: AtomicU64,
+    hedged: AtomicU64,
     unauthentic: AtomicU64,
 }
 
@@ -116,6 +189,8 @@ pub(crate) struct TierReport {
     queued_blocks: usize,
     timeouts: u64,
     late_answers: u64,
+    /// Reads for which the source was asked as well, because a server was late.
+    hedged_reads: u64,
     unauthentic_blocks: u64,
     servers: Vec<ServerReport>,
 }
@@ -124,11 +199,14 @@ impl Tier {
     /// A tier without servers, which takes and gives nothing.
     pub(crate) fn none(epochs: Arc<Epochs>) -> Self {
         let shared = Shared {
+            use_servers: UseServers::Auto,
             sealer: Sealer::new(),
             lent: LentTable::new(0),
             servers: Vec::new(),
             epochs,
-            deadlines: Deadlines::default(),
+            source: SourcePace::default(),
+            pays: [AtomicBool::new(false), AtomicBool::new(true)],
+            deadlines: Deadlines::new(Instant::now()),
             seals: AtomicU64::new(0),
             counts: Counts::default(),
         };
@@ -136,18 +214,16 @@ impl Tier {
         Self { shared: Arc::new(shared), offers: None, stop, thread: None }
     }
 
-    /// Starts the tier's thread, which connects to `servers` and stays connected. At most
-    /// `queue_max` blocks wait to be sent; `table_bytes` is what is spent on remembering what
-    /// was lent.
+    /// Starts the tier's thread, which connects to `servers` and stays connected.
     ///
     /// # Errors
     /// No thread, runtime or socket could be made.
     pub(crate) fn start(
         servers: &[ServerAddress],
+        use_servers: UseServers,
         identity: &Identity,
         epochs: Arc<Epochs>,
-        queue_max: usize,
-        table_bytes: usize,
+        Limits { queue_max, table_bytes }: Limits,
     ) -> std::io::Result<Self> {
         debug_assert!(servers.len() <= SERVERS_MAX, "checked where the options are read");
         let mut inboxes = Vec::with_capacity(servers.len());
@@ -160,11 +236,14 @@ impl Tier {
             })
             .collect();
         let shared = Arc::new(Shared {
+            use_servers,
             sealer: Sealer::new(),
             lent: LentTable::new(table_bytes),
             servers,
             epochs,
-            deadlines: Deadlines::default(),
+            source: SourcePace::default(),
+            pays: [AtomicBool::new(false), AtomicBool::new(true)],
+            deadlines: Deadlines::new(Instant::now()),
             seals: AtomicU64::new(0),
             counts: Counts::default(),
         });
@@ -183,7 +262,10 @@ impl Tier {
     /// queue is dropped. What a server has already need not be sent.
     pub(crate) fn offer(&self, offer: Offer) {
         let Some(offers) = &self.offers else { return };
-        if self.shared.lent(offer.key).is_some() {
+        // Before anything is spent on it.
+        let pays = self.shared.pays[usize::from(!offer.streamed)].load(Relaxed)
+            || self.shared.use_servers == UseServers::Always;
+        if !pays && !is_sampled(offer.key) || self.shared.lent(offer.key).is_some() {
             return;
         }
         if offers.try_send(offer).is_err() {
@@ -202,76 +284,79 @@ impl Tier {
         if found.is_empty() {
             return;
         }
-        let deadline = Instant::now() + DEADLINE;
+        let began = Instant::now();
+        let length = Length::of(wanted.len());
+        let source = shared.source.usual(length);
         // All servers at once, then the answers one after the other.
         let mut asked = Vec::new();
+        let mut deadline = DEADLINE;
         for (n, server) in shared.servers.iter().enumerate() {
             let theirs: Vec<(usize, Lent)> =
                 found.iter().filter(|(_, lent)| usize::from(lent.server.0) == n).copied().collect();
+            if theirs.is_empty() {
+                continue;
+            }
+            // Where the source is to be looked at, it is read this time.
+            let Some((Way::Ask, wait)) = server.way(length, source, shared.use_servers, began)
+            else {
+                continue;
+            };
+            deadline = deadline.max(wait.deadline);
             for run in theirs.chunks(RUN_BLOCKS_MAX) {
                 let Some(place) = server.place() else { break };
                 let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
                 let (tell, told) = sync_channel(1);
                 // Without an answer it lets go of its end, which tells us as well.
-                let asker =
-                    Asker::new(move |answer| answer.is_some_and(|it| tell.send(it).is_ok()));
-                place.send(GetRequest { keys: keys.collect(), asker });
+                let asker = Asker::new(Passed(move |answer| tell.send(answer).is_ok()));
+                place.send(GetRequest { keys: keys.collect(), asker, began });
                 asked.push((server, run.to_vec(), told));
             }
         }
         for (server, run, told) in asked {
-            let answer = told.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok();
-            shared.note(server, answer.is_some());
-            if let Some(answer) = answer {
-                shared.open(wanted, &run, &answer);
+            let left = deadline.saturating_sub(began.elapsed());
+            match told.recv_timeout(left) {
+                Ok(answer) => shared.open(server, wanted, &run, &answer),
+                Err(_) => shared.gave_up(server),
             }
         }
     }
 
-    /// The server that holds all of `blocks`, if one does that can be asked.
-    pub(crate) fn held_by_one(&self, file: FileKey, blocks: &[BlockIndex]) -> Option<Held> {
-        let mut server = None;
+    /// How to get the blocks of a short read.
+    pub(crate) fn way_to(&self, file: FileKey, blocks: &[BlockIndex]) -> WayTo {
+        let mut holder = None;
         let mut held = Vec::with_capacity(blocks.len());
         for &index in blocks {
             let key = BlockKey { file, index };
-            let lent = self.shared.lent(key)?;
-            if *server.get_or_insert(lent.server) != lent.server {
-                return None;
+            let Some(lent) = self.shared.lent(key) else { return WayTo::Nobody };
+            if *holder.get_or_insert(lent.server) != lent.server {
+                return WayTo::Nobody;
             }
             held.push((key, lent));
         }
-        let server = self.shared.servers[usize::from(server?.0)].clone();
-        server.may_be_asked().then_some(Held { server, blocks: held })
+        let Some(holder) = holder else { return WayTo::Nobody };
+        let server = &self.shared.servers[usize::from(holder.0)];
+        let source = self.shared.source.usual(Length::Short);
+        match server.way(Length::Short, source, self.shared.use_servers, Instant::now()) {
+            None => WayTo::Nobody,
+            Some((Way::Round, _)) => WayTo::Source,
+            Some((way, wait)) => {
+                let looks = way == Way::AskAndLook;
+                WayTo::Server(Held { server: server.clone(), blocks: held, wait, looks })
+            }
+        }
     }
 
-    /// Asks for blocks to be put into `slots`, one for each, and does `then` with them when they have all come; with
-    /// none of them when the deadline is over, or one is not there. It is done on the tier's thread, or here and at
-    /// once if there is no point in asking, and must not wait for anything.
-    pub(crate) fn fetch_then(
-        &self,
-        Held { server, blocks }: Held,
-        mut slots: Vec<Empty>,
-        then: impl FnOnce(Option<Vec<Empty>>) + Send + 'static,
-    ) {
-        let Some(place) = server.place() else { return then(None) };
+    /// Asks for blocks to be put into `slots`, one for each. Who asks is told here and at once if too many wait to ask, or
+    /// else when they have come, the source was faster, or the deadline is over.
+    pub(crate) fn fetch_for(&self, held: Held, slots: Vec<Empty>, reader: impl Reader) {
+        let Held { server, blocks, wait, .. } = held;
+        let Some(place) = server.place() else { return reader.told(Outcome::Nothing) };
+        let began = Instant::now();
         let keys = blocks.iter().map(|(key, _)| self.shared.sealer.remote_key(*key)).collect();
-        let (shared, asked) = (self.shared.clone(), server.clone());
-        let asker = Asker::new(move |answer| {
-            shared.note(&asked, answer.is_some());
-            let of_use = answer.is_some();
-            let opened = answer.is_some_and(|answer| {
-                let wanted = blocks.iter().zip(&mut slots);
-                let mut wanted: Vec<_> =
-                    wanted.map(|((key, _), slot)| Wanted::new(*key, slot.bytes_mut())).collect();
-                let run: Vec<_> = blocks.iter().map(|&(_, lent)| lent).enumerate().collect();
-                shared.open(&mut wanted, &run, &answer);
-                wanted.iter().all(|wanted| wanted.arrived)
-            });
-            then(opened.then_some(slots));
-            of_use
-        });
-        place.send(GetRequest { keys, asker: asker.clone() });
-        self.shared.deadlines.add(asker);
+        let shared = self.shared.clone();
+        let asker = Asker::new(Asked { shared, server: server.clone(), blocks, slots, reader });
+        place.send(GetRequest { keys, asker: asker.clone(), began });
+        self.shared.deadlines.add(asker, server.clone(), wait, began);
     }
 
     /// Forgets the servers' copies of blocks that change: from here on nobody asks for them.
@@ -280,6 +365,13 @@ impl Tier {
             for key in span.keys(file) {
                 self.shared.lent.forget(key);
             }
+        }
+    }
+
+    /// The source has given so many blocks, asked for at `began`: what servers are measured against.
+    pub(crate) fn source_took(&self, blocks: usize, began: Instant) {
+        if self.offers.is_some() {
+            self.shared.source.note(blocks, began);
         }
     }
 
@@ -302,6 +394,7 @@ impl Tier {
             queued_blocks: queued,
             timeouts: counts.timeouts.load(Relaxed),
             late_answers: counts.late.load(Relaxed),
+            hedged_reads: counts.hedged.load(Relaxed),
             unauthentic_blocks: counts.unauthentic.load(Relaxed),
             servers: self.shared.servers.iter().map(|server| server.report()).collect(),
         }
@@ -319,13 +412,27 @@ impl Shared {
         None
     }
 
-    /// Notes whether a server answered in time.
-    fn note(&self, server: &Server, answered: bool) {
-        if answered {
-            server.answered();
-        } else {
-            server.timed_out();
-            self.counts.timeouts.fetch_add(1, Relaxed);
+    /// A server did not answer in time.
+    fn gave_up(&self, server: &Server) {
+        server.failed(Instant::now());
+        self.counts.timeouts.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a block is worth sending to a server, by what was measured.
+    fn lends(&self, server: ServerIndex, offer: &Offer) -> bool {
+        let pays = || self.servers[usize::from(server.0)].pays(offer.streamed, &self.source);
+        self.use_servers == UseServers::Always || pays() || is_sampled(offer.key)
+    }
+
+    /// Notes for those who offer what pays anywhere, again and again.
+    async fn keep_noting_what_pays(&self) {
+        loop {
+            for (pays, streamed) in self.pays.iter().zip([true, false]) {
+                let anywhere =
+                    self.servers.iter().any(|server| server.pays(streamed, &self.source));
+                pays.store(anywhere, Relaxed);
+            }
+            tokio::time::sleep(NOTE_EVERY).await;
         }
     }
 
@@ -340,8 +447,17 @@ impl Shared {
     }
 
     /// Opens what a server answered into the readers' buffers.
-    fn open(&self, wanted: &mut [Wanted<'_>], run: &[(usize, Lent)], answer: &GetAnswer) {
-        let Some(blocks) = answer.blocks(run.len()) else { return };
+    fn open(
+        &self,
+        server: &Server,
+        wanted: &mut [Wanted<'_>],
+        run: &[(usize, Lent)],
+        answer: &GetAnswer,
+    ) {
+        let Some(blocks) = answer.blocks(run.len()) else {
+            return server.failed(Instant::now());
+        };
+        let mut is_genuine = true;
         for (&(n, lent), block) in run.iter().zip(blocks) {
             let wanted = &mut wanted[n];
             let Some(block) = block else {
@@ -351,8 +467,13 @@ impl Shared {
             wanted.arrived = self.sealer.open(wanted.key, lent.count, block, wanted.buffer);
             if !wanted.arrived {
                 self.counts.unauthentic.fetch_add(1, Relaxed);
-                self.lent.forget_this(wanted.key, lent);
+                // Where it has been written and sent anew since, the server is not to blame.
+                is_genuine &= !self.lent.forget_this(wanted.key, lent);
             }
+        }
+        match is_genuine {
+            true => server.succeeded(Instant::now()),
+            false => server.failed(Instant::now()),
         }
     }
 
@@ -364,6 +485,71 @@ impl Shared {
             .map(|(n, server)| server.candidate(ServerIndex(n as u8)))
             .collect()
     }
+}
+
+/// Who has asked a server for the blocks of a short read.
+struct Asked<R> {
+    shared: Arc<Shared>,
+    server: Arc<Server>,
+    blocks: Vec<(BlockKey, Lent)>,
+    slots: Vec<Empty>,
+    reader: R,
+}
+
+impl<R: Reader> Waits for Asked<R> {
+    fn told(self: Box<Self>, told: Told) -> bool {
+        let Self { shared, server, blocks, mut slots, reader } = *self;
+        let outcome = match told {
+            Told::Answer(answer) => {
+                let wanted = blocks.iter().zip(&mut slots);
+                let mut wanted: Vec<_> =
+                    wanted.map(|((key, _), slot)| Wanted::new(*key, slot.bytes_mut())).collect();
+                let run: Vec<_> = blocks.iter().map(|&(_, lent)| lent).enumerate().collect();
+                shared.open(&server, &mut wanted, &run, &answer);
+                match wanted.iter().all(|wanted| wanted.arrived) {
+                    true => Outcome::Server(slots),
+                    false => Outcome::Nothing,
+                }
+            }
+            Told::Source(slots) => Outcome::Source(slots),
+            Told::Nothing => Outcome::Nothing,
+        };
+        reader.told(outcome);
+        true
+    }
+
+    fn source_read(&self) -> Option<SourceRead> {
+        self.shared.counts.hedged.fetch_add(1, Relaxed);
+        Some(self.reader.source_read())
+    }
+
+    fn given_up(&mut self) {
+        self.reader.given_up();
+    }
+}
+
+/// Passes an answer on to a reader who waits. Without one it is told as well, because this goes.
+struct Passed<F>(F);
+
+impl<F: FnOnce(GetAnswer) -> bool + Send> Waits for Passed<F> {
+    fn told(self: Box<Self>, told: Told) -> bool {
+        match told {
+            Told::Answer(answer) => (self.0)(answer),
+            Told::Source(_) | Told::Nothing => false,
+        }
+    }
+
+    fn source_read(&self) -> Option<SourceRead> {
+        None
+    }
+
+    fn given_up(&mut self) {}
+}
+
+/// Whether a block is lent although it does not pay: in stretches, which streams read at once.
+fn is_sampled(key: BlockKey) -> bool {
+    let stretch = BlockIndex(key.index.0 / RUN_BLOCKS as u64);
+    BlockKey { index: stretch, ..key }.hash().is_multiple_of(SAMPLED_STRETCHES)
 }
 
 impl<'a> Wanted<'a> {

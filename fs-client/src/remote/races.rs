@@ -2,8 +2,9 @@
 //! for the races of whole reads and writes.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use rampool_protocol::block::SealedBlock;
@@ -16,9 +17,10 @@ use super::asker::Deadlines;
 use super::lent::{Lent, LentTable, ServerIndex};
 use super::seal::{SealCount, Sealer};
 use super::server::{GetAnswer, GetRequest, Inbox, Server};
-use super::{Counts, Offer, ServerAddress, Shared, Tier, sender};
+use super::{Counts, Offer, ServerAddress, Shared, Tier, UseServers, sender};
 use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::epochs::Epochs;
+use crate::pace::SourcePace;
 use crate::races::{any, check, check_all};
 
 /// What a tier's thread does, without a network: seals what is offered, stores it, and answers.
@@ -35,11 +37,15 @@ pub(crate) fn tier_next_door(epochs: Arc<Epochs>, queue_max: usize) -> (Tier, Ne
     let (server, inbox) = Server::new(&address);
     server.connected(Lends { capacity_bytes: 1 << 20, pausing: false }, 1, SealCount(0));
     let shared = Arc::new(Shared {
+        // What is measured is different each time.
+        use_servers: UseServers::Always,
         sealer: Sealer::new(),
         lent: LentTable::new(0),
         servers: vec![Arc::new(server)],
         epochs,
-        deadlines: Deadlines::default(),
+        source: SourcePace::default(),
+        pays: [true, true].map(AtomicBool::new),
+        deadlines: Deadlines::new(Instant::now()),
         seals: AtomicU64::new(0),
         counts: Counts::default(),
     });
@@ -69,7 +75,20 @@ async fn serve(shared: &Shared, mut inbox: Inbox) {
         tokio::select! {
             biased;
             // Now and then one is lost: dropping it tells who asked.
-            Some(request) = inbox.gets.recv() => if any(8) > 0 { answer(&request, &held) },
+            Some(request) = inbox.gets.recv() => {
+                // Now and then it is late.
+                if any(4) == 0 {
+                    request.asker.hedge();
+                    shuttle::future::yield_now().await;
+                }
+                // Or its time is over.
+                if any(8) == 0 {
+                    request.asker.expire();
+                }
+                if any(8) > 0 {
+                    answer(&request, &held);
+                }
+            }
             Some(frame) = inbox.puts.recv() => {
                 let (wire, blocks) = frame.into_wire(RequestId(1));
                 for entry in frame::put_body(&wire[HEADER_SIZE..]).unwrap() {
@@ -96,7 +115,7 @@ fn answer(request: &GetRequest, held: &HashMap<[u8; 16], SealedBlock>) {
     }
     let hits = found.iter().flatten().count();
     let header = Header::got(RequestId(1), found.len(), hits);
-    request.asker.tell(Some(GetAnswer { header, body: Bytes::from(body) }));
+    request.asker.answer(Some(GetAnswer { header, body: Bytes::from(body) }));
 }
 
 const KEY: BlockKey = BlockKey { file: FileKey(1), index: BlockIndex(0) };

@@ -46,6 +46,9 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
                 shared.counts.dropped.fetch_add(1, Relaxed);
                 continue;
             };
+            if !shared.lends(server, &offer) {
+                continue;
+            }
             let place = match frames.iter().position(|(index, _)| *index == server) {
                 Some(place) => place,
                 None => {

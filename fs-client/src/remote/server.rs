@@ -13,20 +13,20 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::asker::Asker;
+use super::breaker::Breaker;
+use super::hedge::{Budget, Wait};
 use super::lent::ServerIndex;
 use super::placement::Candidate;
+use super::route::{self, Route, Way};
 use super::seal::SealCount;
-use super::{ServerAddress, sender::PutFrame};
+use super::{ServerAddress, UseServers, sender::PutFrame};
+use crate::pace::{Length, Paces, SourcePace, Usual};
 
 /// Requests that wait to be put on the wire; a further one is a miss at once.
 const GETS_MAX: usize = 1024;
 
 /// Frames of blocks that wait to be put on the wire; the blocks of a further one are dropped.
 const PUTS_MAX: usize = 16;
-
-/// So many answers in a row that did not come in time, and the server is left alone for a while.
-const STRIKES_MAX: u32 = 3;
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// One server, connected or not.
 pub(super) struct Server {
@@ -41,7 +41,7 @@ pub(super) struct Server {
     instance: Mutex<Option<u64>>,
     /// What was sealed up to this one went to an earlier run, and is gone.
     gone_through: AtomicU64,
-    patience: Mutex<Patience>,
+    judgement: Mutex<Judgement>,
     last_error: Mutex<Option<String>>,
 }
 
@@ -55,6 +55,7 @@ pub(super) struct Inbox {
 pub(super) struct GetRequest {
     pub(super) keys: Vec<RemoteKey>,
     pub(super) asker: Asker,
+    pub(super) began: Instant,
 }
 
 /// The body of a `Got` frame.
@@ -63,10 +64,13 @@ pub(super) struct GetAnswer {
     pub(super) body: Bytes,
 }
 
-#[derive(Default)]
-struct Patience {
-    strikes: u32,
-    resume: Option<Instant>,
+/// What its answers say about it.
+struct Judgement {
+    breaker: Breaker,
+    paces: Paces,
+    /// By the length of what is read.
+    routes: [Route; 3],
+    budget: Budget,
 }
 
 /// A server, as `rampool status` shows it.
@@ -75,7 +79,17 @@ pub(crate) struct ServerReport {
     pub(crate) address: String,
     pub(crate) state: &'static str,
     pub(crate) capacity_bytes: u64,
+    /// What it takes to answer a short request, in microseconds; none before there were enough.
+    pub(crate) answers_us: Option<AnswersReport>,
     pub(crate) last_error: Option<String>,
+}
+
+/// What answers take.
+#[derive(Debug, Serialize)]
+pub(crate) struct AnswersReport {
+    mean: f64,
+    p95: f64,
+    p99: f64,
 }
 
 impl Server {
@@ -94,20 +108,57 @@ impl Server {
             capacity_bytes: AtomicU64::new(0),
             instance: Mutex::new(None),
             gone_through: AtomicU64::new(0),
-            patience: Mutex::new(Patience::default()),
+            judgement: Mutex::new(Judgement::new(Instant::now())),
             last_error: Mutex::new(None),
         };
         (server, Inbox { gets: get_inbox, puts: put_inbox })
     }
 
-    /// Whether there is a point in asking.
-    pub(super) fn may_be_asked(&self) -> bool {
-        self.connected.load(Relaxed) && self.patience.lock().lasts(Instant::now())
+    /// How a reader of blocks that it holds gets them, by what the source's answers usually take. None if it may not be asked.
+    pub(super) fn way(
+        &self,
+        length: Length,
+        source: Option<Usual>,
+        use_servers: UseServers,
+        now: Instant,
+    ) -> Option<(Way, Wait)> {
+        if !self.connected.load(Relaxed) {
+            return None;
+        }
+        let mut judgement = self.judgement.lock();
+        let usual = judgement.paces.usual(length);
+        let way = match use_servers {
+            UseServers::Auto => judgement.routes[length as usize].choose(usual, source, now),
+            UseServers::Always => Way::Ask,
+        };
+        if way != Way::Round {
+            if !judgement.breaker.lets_pass(now) {
+                return None;
+            }
+            judgement.budget.earn();
+        }
+        Some((way, Wait::of(usual, source)))
     }
 
-    /// A place for a request; none if there is no point in asking, or too many wait to ask.
+    /// Whether it is worth lending to: what streams pass over where its long reads are faster than the source's, other
+    /// blocks while short reads do not go round it.
+    pub(super) fn pays(&self, streamed: bool, source: &SourcePace) -> bool {
+        let judgement = self.judgement.lock();
+        if !streamed {
+            return !judgement.routes[Length::Short as usize].goes_round();
+        }
+        let usual = judgement.paces.usual(Length::Long).zip(source.usual(Length::Long));
+        usual.is_some_and(|(server, source)| route::is_faster(server, source))
+    }
+
+    /// A place for a request; none if too many wait to ask.
     pub(super) fn place(&self) -> Option<mpsc::Permit<'_, GetRequest>> {
-        if self.may_be_asked() { self.gets.try_reserve().ok() } else { None }
+        self.gets.try_reserve().ok()
+    }
+
+    /// Whether what it was asked for may be read from the source as well.
+    pub(super) fn may_hedge(&self) -> bool {
+        self.judgement.lock().budget.spend()
     }
 
     /// Hands over a frame of blocks to be sent, or gives it back if too many wait.
@@ -115,21 +166,30 @@ impl Server {
         self.puts.try_send(frame).map_err(mpsc::error::TrySendError::into_inner)
     }
 
-    /// An answer came in time.
-    pub(super) fn answered(&self) {
-        let mut patience = self.patience.lock();
-        if patience.strikes > 0 {
-            *patience = Patience::default();
+    /// It has answered a request for so many blocks, in time or not.
+    pub(super) fn answered(&self, blocks: usize, took: Duration, now: Instant) {
+        self.judgement.lock().paces.note(blocks, took, now);
+    }
+
+    /// It answered in time, with what we sealed.
+    pub(super) fn succeeded(&self, now: Instant) {
+        self.judgement.lock().breaker.succeeded(now);
+    }
+
+    /// It did not answer in time, or not with what we sealed.
+    pub(super) fn failed(&self, now: Instant) {
+        if self.judgement.lock().breaker.failed(now) {
+            tracing::warn!(
+                server = self.address.given,
+                "it does not answer as it should; left alone for a while"
+            );
         }
     }
 
-    /// An answer did not come in time.
-    pub(super) fn timed_out(&self) {
-        self.patience.lock().strike(Instant::now());
-    }
-
     pub(super) fn candidate(&self, index: ServerIndex) -> Candidate {
-        let takes = self.connected.load(Relaxed) && !self.pausing.load(Relaxed);
+        let takes = self.connected.load(Relaxed)
+            && !self.pausing.load(Relaxed)
+            && !self.judgement.lock().breaker.is_open(Instant::now());
         let weight = if takes { self.capacity_bytes.load(Relaxed) } else { 0 };
         Candidate { index, name: self.name, weight }
     }
@@ -145,7 +205,7 @@ impl Server {
             self.gone_through.store(last.0, Relaxed);
         }
         self.lends(lending);
-        *self.patience.lock() = Patience::default();
+        *self.judgement.lock() = Judgement::new(Instant::now());
         *self.last_error.lock() = None;
         self.connected.store(true, Relaxed);
     }
@@ -169,10 +229,17 @@ impl Server {
     }
 
     pub(super) fn report(&self) -> ServerReport {
+        let judgement = self.judgement.lock();
+        let is_open = judgement.breaker.is_open(Instant::now());
+        let goes_round = judgement.routes[Length::Short as usize].goes_round();
+        let usual = judgement.paces.usual(Length::Short);
+        drop(judgement);
         let state = if !self.connected.load(Relaxed) {
             "not connected"
-        } else if !self.patience.lock().lasts(Instant::now()) {
+        } else if is_open {
             "not answering"
+        } else if goes_round {
+            "slower than the source"
         } else if self.pausing.load(Relaxed) {
             "pausing"
         } else {
@@ -182,14 +249,23 @@ impl Server {
             address: self.address.given.clone(),
             state,
             capacity_bytes: self.capacity_bytes.load(Relaxed),
+            answers_us: usual.map(AnswersReport::new),
             last_error: self.last_error.lock().clone(),
         }
     }
 }
 
+impl AnswersReport {
+    fn new(usual: Usual) -> Self {
+        let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
+        let Usual { mean, p95, p99, .. } = usual;
+        Self { mean: microseconds(mean), p95: microseconds(p95), p99: microseconds(p99) }
+    }
+}
+
 impl Drop for GetRequest {
     fn drop(&mut self) {
-        self.asker.tell(None);
+        self.asker.answer(None);
     }
 }
 
@@ -207,34 +283,13 @@ impl GetAnswer {
     }
 }
 
-impl Patience {
-    /// Whether the server may be asked. After a pause one strike is enough for the next.
-    fn lasts(&self, now: Instant) -> bool {
-        self.resume.is_none_or(|resume| now >= resume)
-    }
-
-    fn strike(&mut self, now: Instant) {
-        self.strikes += 1;
-        if self.strikes >= STRIKES_MAX {
-            self.resume = Some(now + PAUSE);
+impl Judgement {
+    fn new(now: Instant) -> Self {
+        Self {
+            breaker: Breaker::new(),
+            paces: Paces::default(),
+            routes: std::array::from_fn(|_| Route::new(now)),
+            budget: Budget::new(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_does_not_answer_is_left_alone_for_a_while() {
-        let start = Instant::now();
-        let mut patience = Patience::default();
-        patience.strike(start);
-        patience.strike(start);
-        assert!(patience.lasts(start));
-        patience.strike(start);
-        assert!(!patience.lasts(start) && patience.lasts(start + PAUSE));
-        patience.strike(start + PAUSE);
-        assert!(!patience.lasts(start + PAUSE), "the first after a pause is enough");
     }
 }

@@ -137,6 +137,11 @@ impl DirectFile {
         Self { file, way, through: OnceLock::new(), atime, accessed: AtomicBool::new(false) }
     }
 
+    /// Whether it is read past the page cache.
+    pub(crate) fn is_past_page_cache(&self) -> bool {
+        self.way == Way::Past && self.through.get().is_none()
+    }
+
     /// Has the source note that the file, `size` bytes long, was read, should it not have seen a
     /// read of it since it was opened. It decides what becomes of it.
     pub(crate) fn note_access(&self, size: u64) {

@@ -48,7 +48,8 @@ pub(crate) struct Liar {
 type Blocks = Arc<Mutex<HashMap<RemoteKey, Vec<SealedBlock>>>>;
 
 impl Liar {
-    pub(crate) fn start(keys: &Path, lie: Lie) -> Self {
+    /// Whoever lies `always` is left alone soon; the other tells the truth now and then.
+    pub(crate) fn start(keys: &Path, lie: Lie, always: bool) -> Self {
         let identity = Identity::load(keys, Role::Server).unwrap();
         let bound = endpoint::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = bound.socket.local_addr().unwrap();
@@ -66,7 +67,7 @@ impl Liar {
                     Arc::new(quinn::TokioRuntime),
                 )
                 .unwrap();
-                tokio::spawn(accept(endpoint, lie, told));
+                tokio::spawn(accept(endpoint, lie, always, told));
                 let _ = stopped.await;
             });
         });
@@ -86,13 +87,13 @@ impl Drop for Liar {
     }
 }
 
-async fn accept(endpoint: quinn::Endpoint, lie: Lie, lies: Arc<AtomicU64>) {
+async fn accept(endpoint: quinn::Endpoint, lie: Lie, always: bool, lies: Arc<AtomicU64>) {
     let blocks = Blocks::default();
     while let Some(incoming) = endpoint.accept().await {
         let (blocks, lies) = (blocks.clone(), lies.clone());
         tokio::spawn(async move {
             // A client that goes away ends it.
-            let _ = connection(incoming, lie, blocks, lies).await;
+            let _ = connection(incoming, lie, always, blocks, lies).await;
         });
     }
 }
@@ -100,6 +101,7 @@ async fn accept(endpoint: quinn::Endpoint, lie: Lie, lies: Arc<AtomicU64>) {
 async fn connection(
     incoming: quinn::Incoming,
     lie: Lie,
+    always: bool,
     blocks: Blocks,
     lies: Arc<AtomicU64>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -116,7 +118,7 @@ async fn connection(
         let (answers, requests) = connection.accept_bi().await?;
         let (blocks, lies) = (blocks.clone(), lies.clone());
         tokio::spawn(async move {
-            let _ = stream(answers, requests, lie, blocks, lies).await;
+            let _ = stream(answers, requests, lie, always, blocks, lies).await;
         });
     }
 }
@@ -125,9 +127,11 @@ async fn stream(
     mut answers: quinn::SendStream,
     mut requests: quinn::RecvStream,
     lie: Lie,
+    always: bool,
     blocks: Blocks,
     lies: Arc<AtomicU64>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut gets = 0;
     loop {
         let mut header = [0; HEADER_SIZE];
         requests.read_exact(&mut header).await?;
@@ -144,7 +148,11 @@ async fn stream(
             continue;
         }
         let keys = frame::get_body(&body)?;
-        let told = keys.iter().map(|key| tell(lie, *key, &blocks.lock().unwrap())).collect();
+        gets += 1;
+        let of_blocks = matches!(lie, Lie::Old | Lie::Swapped | Lie::Cut | Lie::Random);
+        let lies_now = always || !of_blocks || gets % 3 > 0;
+        let said = lies_now.then_some(lie);
+        let told = keys.iter().map(|key| tell(said, *key, &blocks.lock().unwrap())).collect();
         let told: Vec<Option<SealedBlock>> = told;
         let hits = told.iter().flatten().count();
         if lie == Lie::Silent {
@@ -169,7 +177,7 @@ async fn stream(
             Lie::Truncated => answer.truncate(HEADER_SIZE + 2),
             _ => {}
         }
-        lies.fetch_add(1, Ordering::Relaxed);
+        lies.fetch_add(u64::from(lies_now), Ordering::Relaxed);
         answers.write_all(&answer).await?;
         if lie == Lie::Truncated {
             answers.finish()?;
@@ -180,21 +188,23 @@ async fn stream(
 
 /// What it says is the block `key`.
 fn tell(
-    lie: Lie,
+    lie: Option<Lie>,
     key: RemoteKey,
     blocks: &HashMap<RemoteKey, Vec<SealedBlock>>,
 ) -> Option<SealedBlock> {
     let states = blocks.get(&key)?;
     let mut block = states.last()?.clone();
     match lie {
-        Lie::Old => block = states.first()?.clone(),
-        Lie::Swapped => block = blocks.iter().find(|(other, _)| **other != key)?.1.last()?.clone(),
-        Lie::Cut => block.data[2048..].fill(0),
-        Lie::Random => {
+        Some(Lie::Old) => block = states.first()?.clone(),
+        Some(Lie::Swapped) => {
+            block = blocks.iter().find(|(other, _)| **other != key)?.1.last()?.clone();
+        }
+        Some(Lie::Cut) => block.data[2048..].fill(0),
+        Some(Lie::Random) => {
             let seed = u64::from(block.data[0]);
             block.data.copy_from_slice(&crate::support::noise(seed, 4096));
         }
-        Lie::WrongCount | Lie::Garbage | Lie::Truncated | Lie::Silent => {}
+        _ => {}
     }
     Some(block)
 }

@@ -11,12 +11,19 @@ const FILE_BYTES: usize = 40 << 20;
 /// Reads and writes while the only server lies, until it has lied often.
 fn reads_are_right_although_the_server_answers(lie: Lie) {
     let keys = Keys::new();
-    let liar = Liar::start(&keys.server(), lie);
+    let liar = Liar::start(&keys.server(), lie, false);
     let mut contents = noise(3, FILE_BYTES);
     let mut mounted = Mounted::prepare();
     fs::write(mounted.source.join("f"), &contents).unwrap();
     let (client, address) = (keys.client(), liar.address.to_string());
-    mounted.mount(&["--keys", client.to_str().unwrap(), "--server", &address]);
+    mounted.mount(&[
+        "--keys",
+        client.to_str().unwrap(),
+        "--server",
+        &address,
+        "-o",
+        "use_servers=always",
+    ]);
     let file = fs::File::options().read(true).write(true).open(mounted.path("f")).unwrap();
     for round in 0..100u64 {
         read_at_random(&mounted.path("f"), &contents, 3_000, round, |_| {});
@@ -38,6 +45,26 @@ fn reads_are_right_although_the_server_answers(lie: Lie) {
         }
     }
     panic!("{lie:?}: it hardly ever lied: {}", mounted.status());
+}
+
+#[test]
+fn whoever_only_lies_is_left_alone() {
+    let keys = Keys::new();
+    let liar = Liar::start(&keys.server(), Lie::Random, true);
+    let contents = noise(3, FILE_BYTES);
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), &contents).unwrap();
+    let (client, address) = (keys.client(), liar.address.to_string());
+    let always = "use_servers=always";
+    mounted.mount(&["--keys", client.to_str().unwrap(), "--server", &address, "-o", always]);
+    let mut seed = 0;
+    mounted.wait_until("it is left alone", |status| {
+        seed += 1;
+        read_at_random(&mounted.path("f"), &contents, 3_000, seed, |_| {});
+        status["remote"]["servers"][0]["state"] == "not answering"
+    });
+    // One reader, one request at a time: three to be found out, and one after each pause.
+    assert!((3..8).contains(&liar.lies()), "{} lies", liar.lies());
 }
 
 #[test]

@@ -13,7 +13,14 @@ fn a_server_of_another_pool_is_refused_with_the_reason() {
     let mut mounted = Mounted::prepare();
     fs::write(mounted.source.join("f"), "there").unwrap();
     let client = ours.client();
-    mounted.mount(&["--keys", client.to_str().unwrap(), "--server", &server.address]);
+    mounted.mount(&[
+        "--keys",
+        client.to_str().unwrap(),
+        "--server",
+        &server.address,
+        "-o",
+        "use_servers=always",
+    ]);
     mounted.wait_until("the reason is shown", |status| {
         let error = status.pointer("/remote/servers/0/last_error").and_then(Value::as_str);
         error.is_some_and(|error| error.contains("another pool"))

@@ -22,7 +22,7 @@ impl Pool {
         let mut mounted = Mounted::prepare();
         fs::write(mounted.source.join("f"), &contents).unwrap();
         let client = keys.client();
-        let mut options = vec!["--keys", client.to_str().unwrap()];
+        let mut options = vec!["--keys", client.to_str().unwrap(), "-o", "use_servers=always"];
         for server in servers {
             options.extend(["--server", &server.address]);
         }

@@ -31,6 +31,8 @@ pub(crate) use self::memcached::{Reading, read as memcached_reads};
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// A stretch of work that fills the caches lasts at least so long.
 const WARM_SECONDS: u32 = 10;
+/// And is repeated so often at most, while more is lent each time.
+const WARM_PASSES_MAX: usize = 8;
 
 /// What a run needs besides its place.
 pub(crate) struct Scene<'a> {
@@ -163,11 +165,17 @@ impl Scene<'_> {
 
     /// Works on a disk that is not held back, until the caches hold what they can.
     pub(crate) fn warm(&self, case: &Case, place: &Place<'_>) -> Result<(), Hole> {
-        // What the first pass had to leave out, the second may send.
-        for _ in 0..if place.target.lenders() > 0 { 2 } else { 1 } {
+        let mut lent = 0;
+        for _ in 0..WARM_PASSES_MAX {
             let warm = case.workload.work().warm(&self.task(case, place, "warm"));
             warm.map_err(|why| explained(why, place))?;
             place.settle(self.stop)?;
+            let (_, now) = place.memory()?;
+            // What one pass had to leave out, the next may send.
+            if now <= lent + lent / 50 {
+                break;
+            }
+            lent = now;
         }
         Ok(())
     }
