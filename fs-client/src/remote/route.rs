@@ -19,6 +19,9 @@ const KEEP_BELOW: f64 = 0.9;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(64);
 
+/// While a cache fills, much is lent, servers are slow, and the source is read by few. So lending goes on for so long.
+const LENDS_ON: Duration = Duration::from_secs(5);
+
 /// A server that is gone round is asked all the same, for a hundredth of the time, but so often at least and at most: for
 /// a window of answers in two to eight seconds.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
@@ -98,6 +101,11 @@ impl Route {
     /// Whether it is gone round now.
     pub(super) fn goes_round(&self) -> bool {
         self.goes_round
+    }
+
+    /// Whether it is worth lending to: also for a while after it was found slower, which may be lending's own doing.
+    pub(super) fn pays(&self, now: Instant) -> bool {
+        !self.goes_round || now.saturating_duration_since(self.since) < LENDS_ON
     }
 
     /// Changes the way if the other is better than the one that is used, which takes `mean`.

@@ -145,7 +145,7 @@ impl Server {
     pub(super) fn pays(&self, streamed: bool, source: &SourcePace) -> bool {
         let judgement = self.judgement.lock();
         if !streamed {
-            return !judgement.routes[Length::Short as usize].goes_round();
+            return judgement.routes[Length::Short as usize].pays(Instant::now());
         }
         let usual = judgement.paces.usual(Length::Long).zip(source.usual(Length::Long));
         usual.is_some_and(|(server, source)| route::is_faster(server, source))
