@@ -264,8 +264,8 @@ pub(crate) struct Lending {
 ///
 /// Every target works in a control group with the memory that the plan gives to each row: the
 /// application, the daemon and the page cache together; lenders have groups of their own. Files are
-/// written and caches filled on a disk that is not held back; then the targets take turns, run after
-/// run. Everything is kept in a directory, where an interrupted run goes on when it is started again,
+/// written on a disk that is not held back, and caches filled on one as fast as the fastest of the
+/// plan; then the targets take turns, run after run. Everything is kept in a directory, where an interrupted run goes on when it is started again,
 /// and report.html shows it.
 ///
 /// Needs root, control groups for memory and block devices, and fio; what is not installed of the

@@ -163,7 +163,7 @@ impl Scene<'_> {
         Ok(files::forget(dir)?)
     }
 
-    /// Works on a disk that is not held back, until the caches hold what they can.
+    /// Works until the caches hold what they can.
     pub(crate) fn warm(&self, case: &Case, place: &Place<'_>) -> Result<(), Hole> {
         let mut lent = 0;
         for _ in 0..WARM_PASSES_MAX {
