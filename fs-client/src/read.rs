@@ -45,6 +45,7 @@ struct Miss {
     handle: Arc<FileHandle>,
     offset: u64,
     len: usize,
+    began: Instant,
     state: State,
     /// The blocks from its start that were in the cache.
     found: Vec<Block>,
@@ -57,8 +58,8 @@ struct Want {
     how: Use,
     /// Whether servers are to be asked: not if one was, in vain, nor if the source is faster.
     ask: bool,
-    /// Since when.
-    began: Instant,
+    /// Since when they are wanted of the source: what it takes is measured from here.
+    since: Instant,
 }
 
 /// The state of a file's contents that is read.
@@ -121,8 +122,8 @@ impl Filesystem {
         if let Some(span) = ahead.bring {
             self.bring_ahead(&handle, span);
         }
-        let want = Want { how: ahead.how, ask: true, began };
-        let miss = Miss { handle, offset, len, state, found, want };
+        let want = Want { how: ahead.how, ask: true, since: began };
+        let miss = Miss { handle, offset, len, began, state, found, want };
         let Err((miss, reply)) = self.fetch(miss, reply) else { return };
         match self.workers.seat() {
             Some(seat) => self.serve_miss(miss, Some(seat), reply),
@@ -162,7 +163,7 @@ impl Filesystem {
     /// Brings what is missing and answers. The seat is given up before the answer, upon which the
     /// next request may come.
     fn serve_miss(&self, miss: Miss, seat: Option<Seat<'_>>, reply: impl ReadReply) {
-        let Miss { handle, offset, mut len, state, found, want } = miss;
+        let Miss { handle, offset, mut len, began, state, found, want } = miss;
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
         let layer = match self.bring(&handle, state, span, found, want) {
@@ -186,7 +187,7 @@ impl Filesystem {
             }
         };
         self.metrics.count_bytes(Layer::Local, cached_bytes.min(len));
-        self.metrics.count_read(layer, want.began.elapsed());
+        self.metrics.count_read(layer, began.elapsed());
     }
 
     /// Brings the blocks of `span` into the cache, `found` being those from its start that are
@@ -254,7 +255,7 @@ impl Filesystem {
             }
             claim.wait_for_others();
             // Who waited for a flight that brought nothing does not wait for a server as well.
-            want = Want { ask: false, began: Instant::now(), ..want };
+            want = Want { ask: false, since: Instant::now(), ..want };
         }
         // Others keep getting in the way: the source is read for all of it.
         Err(Unbrought::NoRoom)
@@ -267,7 +268,7 @@ impl Filesystem {
         handle: &FileHandle,
         state: State,
         led: &[BlockIndex],
-        Want { how, ask, mut began }: Want,
+        Want { how, ask, mut since }: Want,
     ) -> std::result::Result<(Vec<Block>, usize), Unbrought> {
         let key = |index: BlockIndex| BlockKey { file: state.file, index };
         // Before anything is read: what a write overtakes from here on is not cached.
@@ -282,7 +283,7 @@ impl Filesystem {
             false => vec![false; led.len()],
         };
         if ask {
-            began = Instant::now();
+            since = Instant::now();
         }
         let mut from_source = 0;
         let mut at = 0;
@@ -293,8 +294,8 @@ impl Filesystem {
             }
             let late = arrived[at..].iter().position(|&here| here).unwrap_or(led.len() - at);
             let run = runs(&led[at..at + late]).next().expect("at least one block is left");
-            self.read_source(handle, state.size, run, &mut slots[at..at + run.count], began)?;
-            began = Instant::now();
+            self.read_source(handle, state.size, run, &mut slots[at..at + run.count], since)?;
+            since = Instant::now();
             self.metrics.count_bytes(Layer::Source, run.count * BLOCK_SIZE);
             from_source += run.count;
             at += run.count;
@@ -323,21 +324,21 @@ impl Filesystem {
         arrived
     }
 
-    /// Reads blocks of the source, which somebody waits for since `began`.
+    /// Reads blocks of the source, which are wanted of it since `since`.
     fn read_source(
         &self,
         handle: &FileHandle,
         size: u64,
         run: Span,
         slots: &mut [Empty],
-        began: Instant,
+        since: Instant,
     ) -> std::result::Result<(), Unbrought> {
         let file = self.direct(handle).map_err(Unbrought::Failed)?;
         let bytes = run.bytes();
         let got = file.read_blocks(&mut scatter(slots), bytes.start).map_err(Unbrought::Failed)?;
         // What lies in the kernel's page cache says nothing about the source.
         if file.is_past_page_cache() {
-            self.remote.source_took(run.count, began);
+            self.remote.source_took(run.count, since);
         }
         let expected = size.min(bytes.end).saturating_sub(bytes.start);
         // Zeros must stand for what lies beyond the end, not for what was cut off.
@@ -371,7 +372,7 @@ impl Filesystem {
             let (file, size) = handle.inode.contents.state();
             let state = State { file, size };
             // Nobody waits for it; a reader that comes for it meets the error itself.
-            let want = Want { how: Use::Stream, ask: true, began: Instant::now() };
+            let want = Want { how: Use::Stream, ask: true, since: Instant::now() };
             let brought = this.bring(&handle, state, span, Vec::new(), want);
             if let Ok((_, Layer::Local)) = brought {
                 handle.sequence.all_here();

@@ -109,7 +109,9 @@ impl Filesystem {
 
     fn read_source_instead<R: ReadReply>(self: &Arc<Self>, miss: Miss, reply: R) {
         let this = self.clone();
-        let miss = Miss { want: Want { ask: false, ..miss.want }, ..miss };
+        // What the server has taken is not the source's doing.
+        let want = Want { ask: false, since: Instant::now(), ..miss.want };
+        let miss = Miss { want, ..miss };
         self.workers.hand_over_at_once(move || this.serve_miss(miss, None, reply));
     }
 }
@@ -173,7 +175,7 @@ impl<R: ReadReply> Fetch<R> {
             return filesystem.read_source_instead(miss, reply);
         }
         let blocks: Vec<Block> = blocks.into_iter().flatten().collect();
-        let Miss { offset, len, want, .. } = miss;
+        let Miss { offset, len, began, .. } = miss;
         // Let go of before the answer, upon which the reader may close it: the last to do so closes the source's file,
         // which may wait, and must not be this thread.
         drop(miss);
@@ -182,7 +184,7 @@ impl<R: ReadReply> Fetch<R> {
         let metrics = &filesystem.metrics;
         metrics.count_bytes(Layer::Local, cached.min(len));
         metrics.count_bytes(layer, brought * BLOCK_SIZE);
-        metrics.count_read(layer, want.began.elapsed());
+        metrics.count_read(layer, began.elapsed());
     }
 }
 
@@ -192,7 +194,7 @@ struct Beside {
     handle: Arc<FileHandle>,
     state: State,
     missing: Vec<BlockIndex>,
-    began: Instant,
+    since: Instant,
 }
 
 impl Beside {
@@ -202,13 +204,13 @@ impl Beside {
             handle: miss.handle.clone(),
             state: miss.state,
             missing: missing.to_vec(),
-            began: Instant::now(),
+            since: Instant::now(),
         }
     }
 
     /// The blocks, if there is room for them and the source gives them all.
     fn read(self) -> Option<Vec<Empty>> {
-        let Self { filesystem, handle, state, missing, mut began } = self;
+        let Self { filesystem, handle, state, missing, mut since } = self;
         let key = BlockKey { file: state.file, index: missing[0] };
         let mut slots = filesystem.cache.room(key, missing.len());
         if slots.len() < missing.len() {
@@ -217,8 +219,8 @@ impl Beside {
         let mut rest = &mut slots[..];
         for run in runs(&missing) {
             let (these, others) = rest.split_at_mut(run.count);
-            filesystem.read_source(&handle, state.size, run, these, began).ok()?;
-            began = Instant::now();
+            filesystem.read_source(&handle, state.size, run, these, since).ok()?;
+            since = Instant::now();
             rest = others;
         }
         Some(slots)

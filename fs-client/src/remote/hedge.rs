@@ -66,3 +66,48 @@ impl Budget {
         left.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn usual(mean: Duration, p95: Duration, p99: Duration) -> Option<Usual> {
+        let now = Instant::now();
+        Some(Usual { mean, p95, p99, from: now, as_of: now })
+    }
+
+    #[test]
+    fn the_deadline_follows_what_is_usual_within_its_bounds() {
+        let wait = |hedge, deadline| Wait { hedge, deadline };
+        let ssd = usual(MS / 3, MS, MS);
+        let disk = usual(60 * MS, 90 * MS, 95 * MS);
+        // Nothing is known of the server.
+        assert_eq!(Wait::of(None, disk), wait(20 * MS, 20 * MS));
+        // A fast one is not looked at more often than anybody looks.
+        assert_eq!(Wait::of(usual(MS / 10, MS / 5, MS / 2), disk), wait(2 * MS, 20 * MS));
+        // One that takes its time gets it, as long as the source would not be faster.
+        let far = usual(5 * MS, 8 * MS, 12 * MS);
+        assert_eq!(Wait::of(far, disk), wait(8 * MS, 48 * MS));
+        assert_eq!(Wait::of(far, ssd), wait(8 * MS, 20 * MS));
+        let further = usual(40 * MS, 80 * MS, 90 * MS);
+        assert_eq!(Wait::of(further, usual(900 * MS, 990 * MS, 999 * MS)), wait(80 * MS, 100 * MS));
+    }
+
+    #[test]
+    fn one_request_in_twenty_is_made_twice_where_all_are_late() {
+        let mut budget = Budget::new();
+        let mut twice = 0;
+        for _ in 0..10_000 {
+            budget.earn();
+            twice += u32::from(budget.spend());
+        }
+        let part = 10_000 / EVERY;
+        assert!((part..=part + SAVED_MAX).contains(&twice), "{twice}");
+        // A quiet time saves no more than the first.
+        (0..10_000).for_each(|_| budget.earn());
+        assert_eq!((0..100).filter(|_| budget.spend()).count(), SAVED_MAX as usize);
+    }
+}

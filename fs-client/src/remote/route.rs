@@ -234,6 +234,27 @@ mod tests {
     }
 
     #[test]
+    fn lending_goes_on_for_a_while_when_a_server_is_gone_round() {
+        let mut client = Client::new();
+        let (slow, fast) = (5_000 * US, 100 * US);
+        let mut noticed = None;
+        for _ in 0..600 {
+            client.read(100 * fast, |_| slow, |_| fast);
+            if client.route.goes_round() {
+                noticed.get_or_insert(client.now);
+            }
+            let long_ago = noticed.is_some_and(|then| client.now > then + LENDS_ON);
+            assert_eq!(client.route.pays(client.now), !long_ago);
+        }
+        while client.now < noticed.unwrap() + 2 * LENDS_ON {
+            client.read(100 * fast, |_| slow, |_| fast);
+        }
+        assert!(client.route.goes_round() && !client.route.pays(client.now));
+        client.read(Duration::from_secs(20), |_| fast / 2, |_| fast);
+        assert!(client.route.pays(client.now), "it is faster again");
+    }
+
+    #[test]
     fn a_source_that_is_fast_only_for_a_few_is_not_fallen_for_again_and_again() {
         let mut client = Client::new();
         // 300 reads a second, however many ask; one alone gets its answer at once.
