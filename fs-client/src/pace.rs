@@ -1,16 +1,22 @@
 //! How long answers take: those of one server, or of the source.
 //!
-//! Answers are collected in windows; the last full one says what is usual. A window is short, so that what has changed
-//! is known after a hundred answers, and ends after a second where answers are rare. [`Pace`] reads no clock.
+//! Answers are collected in windows. A window is short, so that what has changed is known after a hundred answers, and
+//! ends after a second where answers are rare. The last one says what is late; the mean is of all those of the last
+//! [`SPAN`], because a disk with a limit (of a cloud, or of a cgroup) gives what it has for this tenth of a second at
+//! once, and then nothing until the next. [`Pace`] reads no clock.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 /// Answers in a window: so many at most, and so many at least when its time is over.
 const ANSWERS_MAX: usize = 128;
-const ANSWERS_MIN: usize = 16;
+pub(crate) const ANSWERS_MIN: usize = 16;
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// The mean is of so long a time at least, once there are answers of so long.
+const SPAN: Duration = Duration::from_millis(300);
 
 /// A window that has not ended after this time is begun anew: what was usual then says nothing now.
 const WINDOW_MAX: Duration = Duration::from_secs(10);
@@ -32,13 +38,22 @@ const MEDIUM_BLOCKS: usize = 32;
 /// The length for which long reads' paces are told.
 pub(crate) const RUN_BLOCKS: usize = 64;
 
-/// What answers took in the last full window.
+/// What answers took lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usual {
     pub(crate) mean: Duration,
+    /// Since when the answers came that the mean is of.
+    pub(crate) from: Instant,
+    pub(crate) last: Window,
+}
+
+/// What the answers of one window took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) mean: Duration,
     pub(crate) p95: Duration,
     pub(crate) p99: Duration,
-    /// When the window began and ended.
+    /// When it began and ended.
     pub(crate) from: Instant,
     pub(crate) as_of: Instant,
 }
@@ -49,7 +64,17 @@ pub(crate) struct Pace {
     took: Vec<Duration>,
     /// When the first answer of the window came.
     began: Option<Instant>,
+    /// The windows of the last [`SPAN`].
+    windows: VecDeque<Sum>,
     usual: Option<Usual>,
+}
+
+/// The answers of a window.
+#[derive(Clone, Copy, Debug)]
+struct Sum {
+    from: Instant,
+    answers: u32,
+    took: Duration,
 }
 
 /// The paces of reads of each length.
@@ -83,8 +108,8 @@ impl Paces {
         self.0[length as usize].note(took, now);
     }
 
-    pub(crate) fn usual(&self, length: Length) -> Option<Usual> {
-        self.0[length as usize].usual()
+    pub(crate) fn usual(&mut self, length: Length, now: Instant) -> Option<Usual> {
+        self.0[length as usize].usual(now)
     }
 }
 
@@ -95,8 +120,8 @@ impl SourcePace {
         self.0.lock().note(blocks, now - began, now);
     }
 
-    pub(crate) fn usual(&self, length: Length) -> Option<Usual> {
-        self.0.lock().usual(length)
+    pub(crate) fn usual(&self, length: Length, now: Instant) -> Option<Usual> {
+        self.0.lock().usual(length, now)
     }
 }
 
@@ -108,7 +133,12 @@ impl Default for Pace {
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { took: Vec::with_capacity(ANSWERS_MAX), began: None, usual: None }
+        Self {
+            took: Vec::with_capacity(ANSWERS_MAX),
+            began: None,
+            windows: VecDeque::new(),
+            usual: None,
+        }
     }
 
     /// An answer has come at `now`, after `took`.
@@ -119,23 +149,40 @@ impl Pace {
         }
         self.took.push(took);
         let began = *self.began.get_or_insert(now);
-        let is_over = self.took.len() >= ANSWERS_MIN && now.duration_since(began) >= WINDOW;
-        if is_over || self.took.len() >= ANSWERS_MAX {
+        if self.took.len() >= ANSWERS_MAX {
             self.end(began, now);
+        } else {
+            self.end_if_over(now);
         }
     }
 
-    /// What is usual; none before there were enough answers.
-    pub(crate) fn usual(&self) -> Option<Usual> {
+    /// What is usual at `now`; none before there were enough answers.
+    pub(crate) fn usual(&mut self, now: Instant) -> Option<Usual> {
+        self.end_if_over(now);
         self.usual
+    }
+
+    fn end_if_over(&mut self, now: Instant) {
+        let over = self.began.filter(|&began| now.saturating_duration_since(began) >= WINDOW);
+        if let Some(began) = over.filter(|_| self.took.len() >= ANSWERS_MIN) {
+            self.end(began, now);
+        }
     }
 
     fn end(&mut self, from: Instant, as_of: Instant) {
         self.took.sort_unstable();
         let answers = self.took.len();
         let part = |per_cent: usize| self.took[(answers * per_cent / 100).min(answers - 1)];
-        let mean = self.took.iter().sum::<Duration>() / answers as u32;
-        self.usual = Some(Usual { mean, p95: part(95), p99: part(99), from, as_of });
+        let took: Duration = self.took.iter().sum();
+        let last =
+            Window { mean: took / answers as u32, p95: part(95), p99: part(99), from, as_of };
+        self.windows.push_back(Sum { from, answers: answers as u32, took });
+        while self.windows.get(1).is_some_and(|second| as_of.duration_since(second.from) >= SPAN) {
+            self.windows.pop_front();
+        }
+        let answers: u32 = self.windows.iter().map(|window| window.answers).sum();
+        let mean = self.windows.iter().map(|window| window.took).sum::<Duration>() / answers;
+        self.usual = Some(Usual { mean, from: self.windows[0].from, last });
         self.took.clear();
         self.began = None;
     }
@@ -154,16 +201,33 @@ mod tests {
         for n in 1..ANSWERS_MAX as u32 {
             pace.note(n * MS, start);
         }
-        assert_eq!(pace.usual(), None);
+        assert_eq!(pace.usual(start), None);
         pace.note(128 * MS, start);
-        let usual = pace.usual().unwrap();
-        assert_eq!((usual.p95, usual.p99), (122 * MS, 127 * MS));
-        assert_eq!(usual.mean, 129 * MS / 2);
+        let usual = pace.usual(start).unwrap();
+        assert_eq!((usual.last.p95, usual.last.p99), (122 * MS, 127 * MS));
+        assert_eq!((usual.mean, usual.last.mean), (129 * MS / 2, 129 * MS / 2));
         for n in 0..ANSWERS_MIN as u32 {
-            assert_eq!(pace.usual(), Some(usual), "answer {n}");
-            pace.note(MS, start + n * WINDOW / 4);
+            let now = start + n * WINDOW / 4;
+            assert_eq!(pace.usual(now), Some(usual), "answer {n}");
+            pace.note(MS, now);
         }
-        assert_eq!(pace.usual().unwrap().mean, MS);
+        assert_eq!(pace.usual(start + 4 * WINDOW).unwrap().mean, MS);
+    }
+
+    #[test]
+    fn the_mean_is_of_all_that_a_limited_disk_gave_and_did_not() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new();
+        let mut means = Vec::new();
+        // 300 reads in each tenth of a second: most are fast, and one waits for the next tenth.
+        for n in 0..3_000u32 {
+            let took = if n % 300 == 299 { 58 * MS } else { MS / 7 };
+            now += took;
+            pace.note(took, now);
+            means.extend(pace.usual(now).filter(|_| n > 1_500).map(|usual| usual.mean));
+        }
+        let (least, most) = (means.iter().min().unwrap(), means.iter().max().unwrap());
+        assert!(*least > MS / 4 && *most < MS / 2, "{least:?} to {most:?}");
     }
 
     #[test]
@@ -176,7 +240,16 @@ mod tests {
         for n in 0..ANSWERS_MIN as u32 {
             pace.note(MS, start + 2 * WINDOW_MAX + n * WINDOW / 4);
         }
-        assert_eq!(pace.usual().unwrap().mean, MS);
+        assert_eq!(pace.usual(start + 3 * WINDOW_MAX).unwrap().mean, MS);
+    }
+
+    #[test]
+    fn a_few_answers_at_once_are_known_when_the_window_is_over() {
+        let start = Instant::now();
+        let mut pace = Pace::new();
+        (0..ANSWERS_MIN).for_each(|_| pace.note(MS, start));
+        assert_eq!(pace.usual(start + WINDOW / 2), None);
+        assert_eq!(pace.usual(start + WINDOW).unwrap().mean, MS);
     }
 
     #[test]
@@ -188,7 +261,10 @@ mod tests {
             paces.note(32, 8 * MS, now);
             paces.note(256, 40 * MS, now);
         }
-        let mean = |length| paces.usual(length).unwrap().mean;
-        assert_eq!([Length::Short, Length::Medium, Length::Long].map(mean), [MS, 8 * MS, 10 * MS]);
+        let mut mean = |length| paces.usual(length, now).unwrap().mean;
+        assert_eq!(
+            [Length::Short, Length::Medium, Length::Long].map(&mut mean),
+            [MS, 8 * MS, 10 * MS]
+        );
     }
 }

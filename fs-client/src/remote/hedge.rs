@@ -37,8 +37,8 @@ impl Wait {
         // There is no point in giving up a server sooner than the source would answer.
         let max =
             source.map_or(DEADLINE_MIN, |source| source.mean.clamp(DEADLINE_MIN, DEADLINE_MAX));
-        let deadline = (4 * server.p99).clamp(DEADLINE_MIN, max);
-        Self { hedge: server.p95.clamp(HEDGE_MIN, deadline), deadline }
+        let deadline = (4 * server.last.p99).clamp(DEADLINE_MIN, max);
+        Self { hedge: server.last.p95.clamp(HEDGE_MIN, deadline), deadline }
     }
 }
 
@@ -70,13 +70,15 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pace::Window;
     use std::time::Instant;
 
     const MS: Duration = Duration::from_millis(1);
 
     fn usual(mean: Duration, p95: Duration, p99: Duration) -> Option<Usual> {
         let now = Instant::now();
-        Some(Usual { mean, p95, p99, from: now, as_of: now })
+        let last = Window { mean, p95, p99, from: now, as_of: now };
+        Some(Usual { mean, from: now, last })
     }
 
     #[test]

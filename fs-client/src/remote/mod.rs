@@ -286,7 +286,7 @@ impl Tier {
         }
         let began = Instant::now();
         let length = Length::of(wanted.len());
-        let source = shared.source.usual(length);
+        let source = shared.source.usual(length, began);
         // All servers at once, then the answers one after the other.
         let mut asked = Vec::new();
         let mut deadline = DEADLINE;
@@ -335,8 +335,9 @@ impl Tier {
         }
         let Some(holder) = holder else { return WayTo::Nobody };
         let server = &self.shared.servers[usize::from(holder.0)];
-        let source = self.shared.source.usual(Length::Short);
-        match server.way(Length::Short, source, self.shared.use_servers, Instant::now()) {
+        let now = Instant::now();
+        let source = self.shared.source.usual(Length::Short, now);
+        match server.way(Length::Short, source, self.shared.use_servers, now) {
             None => WayTo::Nobody,
             Some((Way::Round, _)) => WayTo::Source,
             Some((way, wait)) => {

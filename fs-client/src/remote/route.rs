@@ -8,12 +8,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pace::Usual;
+use crate::pace::{ANSWERS_MIN, Usual};
 
 /// The other must take that part of the time, or less, to be tried.
 const TRY_BELOW: f64 = 0.7;
 /// And that part, under all the load, to be kept.
 const KEEP_BELOW: f64 = 0.9;
+/// An attempt in which so much more time is taken has failed, however short it was.
+const GIVE_UP_ABOVE: f64 = 2.0;
+/// An attempt that promises so much less time than the one that failed last need not wait.
+const AGAIN_BELOW: f64 = 0.7;
 
 /// The pause after an attempt that failed: doubled after each, until one succeeds.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -22,12 +26,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(64);
 /// While a cache fills, much is lent, servers are slow, and the source is read by few. So lending goes on for so long.
 const LENDS_ON: Duration = Duration::from_secs(5);
 
-/// A server that is gone round is asked all the same, for a hundredth of the time, but so often at least and at most: for
-/// a window of answers in two to eight seconds.
-const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
-/// What is known of the source is old after this time. Then it is read so often beside a server's answer.
+/// What nobody would measure otherwise is measured by so many reads in a row: a server that was left alone takes its time
+/// to wake up for the first, as disks do.
+const IN_A_ROW: u32 = ANSWERS_MIN as u32;
+/// A server that is gone round is asked all the same, for a hundredth of the time, but so often at least and at most.
+const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// What is known of the source is old after this time. Then it is read so often beside a server's answers.
 const OLD: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_PAUSE: Duration = Duration::from_secs(4);
 
 /// What to do for one read of what a server holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,19 +53,30 @@ pub(super) struct Route {
     goes_round: bool,
     /// Since when it is as it is.
     since: Instant,
-    /// It is an attempt: what the way before took.
-    before: Option<Duration>,
+    /// It is an attempt.
+    attempt: Option<Attempt>,
     /// Of attempts with the server, and with the source.
     attempts: [Attempts; 2],
-    next_probe: Option<Instant>,
-    next_look: Option<Instant>,
+    probes: Rows,
+    looks: Rows,
+}
+
+/// What an attempt is measured by.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    /// What the way before took.
+    before: Duration,
+    /// What part of it this way was to take.
+    promised: f64,
 }
 
 #[derive(Debug)]
 struct Attempts {
     pause: Duration,
-    /// Not before then is there one.
+    /// Not before then is there one, unless it promises more.
     next: Instant,
+    /// What part of the time the last that failed had promised to take.
+    promised: f64,
 }
 
 impl Route {
@@ -67,10 +84,10 @@ impl Route {
         Self {
             goes_round: false,
             since: now,
-            before: None,
-            attempts: [(); 2].map(|()| Attempts { pause: PAUSE_MIN, next: now }),
-            next_probe: None,
-            next_look: None,
+            attempt: None,
+            attempts: [(); 2].map(|()| Attempts { pause: PAUSE_MIN, next: now, promised: 0.0 }),
+            probes: Rows::default(),
+            looks: Rows::default(),
         }
     }
 
@@ -82,16 +99,17 @@ impl Route {
         now: Instant,
     ) -> Way {
         let (used, other) = if self.goes_round { (source, server) } else { (server, source) };
-        // Measured since the change, and so under all the load.
-        if let Some(used) = used.filter(|used| used.from >= self.since) {
-            self.judge(used.mean, other, now);
+        if let Some(used) = used.filter(|used| used.last.from >= self.since) {
+            self.judge(used, other, now);
         }
         let wants_to_know = || source.is_none_or(|source| is_old(source, now));
         if self.goes_round {
             let took = server.map_or(Duration::ZERO, |server| server.mean);
-            let pause = (100 * took).clamp(PROBE_PAUSE.0, PROBE_PAUSE.1);
-            if is_due(&mut self.next_probe, pause, now) { Way::Ask } else { Way::Round }
-        } else if wants_to_know() && is_due(&mut self.next_look, LOOK_EVERY, now) {
+            let pause = (100 * IN_A_ROW * took).clamp(PROBE_PAUSE.0, PROBE_PAUSE.1);
+            if self.probes.is_due(pause, now) { Way::Ask } else { Way::Round }
+        } else if (self.looks.is_under_way() || wants_to_know())
+            && self.looks.is_due(LOOK_PAUSE, now)
+        {
             Way::AskAndLook
         } else {
             Way::Ask
@@ -108,25 +126,30 @@ impl Route {
         !self.goes_round || now.saturating_duration_since(self.since) < LENDS_ON
     }
 
-    /// Changes the way if the other is better than the one that is used, which takes `mean`.
-    fn judge(&mut self, mean: Duration, other: Option<Usual>, now: Instant) {
-        let this = &mut self.attempts[usize::from(self.goes_round)];
-        match self.before.take() {
-            Some(before) if mean > before.mul_f64(KEEP_BELOW) => {
+    /// Changes the way if the other is better than the one that is `used`, whose last answers came since the last change.
+    fn judge(&mut self, used: Usual, other: Option<Usual>, now: Instant) {
+        // All of them did, and so it is measured under all the load, and for long enough.
+        let is_settled = used.from >= self.since;
+        if let Some(Attempt { before, promised }) = self.attempt {
+            let gives_up = used.last.mean > before.mul_f64(GIVE_UP_ABOVE);
+            let fails = is_settled && used.mean > before.mul_f64(KEEP_BELOW);
+            let this = &mut self.attempts[usize::from(self.goes_round)];
+            if gives_up || fails {
                 this.next = now + this.pause;
                 this.pause = (this.pause * 2).min(PAUSE_MAX);
+                this.promised = promised;
                 self.change(now);
+            } else if is_settled {
+                this.pause = PAUSE_MIN;
+                self.attempt = None;
             }
-            Some(_) => this.pause = PAUSE_MIN,
-            None => {
-                let promises = |other: Usual| other.mean < mean.mul_f64(TRY_BELOW);
-                let is_known = other.filter(|&other| !is_old(other, now));
-                if is_known.is_some_and(promises)
-                    && now >= self.attempts[usize::from(!self.goes_round)].next
-                {
-                    self.before = Some(mean);
-                    self.change(now);
-                }
+        } else if is_settled && let Some(other) = other.filter(|&other| !is_old(other, now)) {
+            let promised = other.mean.as_secs_f64() / used.mean.as_secs_f64().max(1e-9);
+            let attempts = &self.attempts[usize::from(!self.goes_round)];
+            let is_time = now >= attempts.next || promised < AGAIN_BELOW * attempts.promised;
+            if promised < TRY_BELOW && is_time {
+                self.change(now);
+                self.attempt = Some(Attempt { before: used.mean, promised });
             }
         }
     }
@@ -134,6 +157,7 @@ impl Route {
     fn change(&mut self, now: Instant) {
         self.goes_round = !self.goes_round;
         self.since = now;
+        self.attempt = None;
     }
 }
 
@@ -143,16 +167,31 @@ pub(super) fn is_faster(server: Usual, source: Usual) -> bool {
 }
 
 fn is_old(source: Usual, now: Instant) -> bool {
-    now.duration_since(source.as_of) > OLD
+    now.duration_since(source.last.as_of) > OLD
 }
 
-/// Whether something is due that is done `every` so often.
-fn is_due(next: &mut Option<Instant>, every: Duration, now: Instant) -> bool {
-    let is_due = next.is_none_or(|next| now >= next);
-    if is_due {
-        *next = Some(now + every);
+/// Something that is done [`IN_A_ROW`] times, then not for a while.
+#[derive(Debug, Default)]
+struct Rows {
+    left: u32,
+    next: Option<Instant>,
+}
+
+impl Rows {
+    /// Whether it is to be done now. The pause begins with the first of a row.
+    fn is_due(&mut self, pause: Duration, now: Instant) -> bool {
+        if self.left == 0 && self.next.is_none_or(|next| now >= next) {
+            self.left = IN_A_ROW;
+            self.next = Some(now + pause);
+        }
+        let is_due = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_due
     }
-    is_due
+
+    fn is_under_way(&self) -> bool {
+        self.left > 0
+    }
 }
 
 #[cfg(test)]
@@ -192,21 +231,36 @@ mod tests {
             server: impl Fn(bool) -> Duration,
             source: impl Fn(bool) -> Duration,
         ) -> While {
+            self.read_by(READERS, time, |all, _| server(all), |all, _| source(all))
+        }
+
+        /// Reads for a while, by so many readers; server and source are told when.
+        fn read_by(
+            &mut self,
+            readers: u32,
+            time: Duration,
+            mut server: impl FnMut(bool, Instant) -> Duration,
+            mut source: impl FnMut(bool, Instant) -> Duration,
+        ) -> While {
             let end = self.now + time;
             let mut total = While::default();
             while self.now < end {
-                let way = self.route.choose(self.server.usual(), self.source.usual(), self.now);
+                let way = self.route.choose(
+                    self.server.usual(self.now),
+                    self.source.usual(self.now),
+                    self.now,
+                );
                 let took = match way {
-                    Way::Round => source(true),
-                    Way::Ask | Way::AskAndLook => server(!self.route.goes_round()),
+                    Way::Round => source(true, self.now),
+                    Way::Ask | Way::AskAndLook => server(!self.route.goes_round(), self.now),
                 };
-                self.now += took / READERS;
+                self.now += took / readers;
                 match way {
                     Way::Round => self.source.note(took, self.now),
                     Way::Ask | Way::AskAndLook => self.server.note(took, self.now),
                 }
                 if way == Way::AskAndLook {
-                    self.source.note(source(false), self.now);
+                    self.source.note(source(false, self.now), self.now);
                     total.looks += 1;
                 }
                 total.reads += 1;
@@ -272,6 +326,56 @@ mod tests {
         client.read(MINUTE, server, |_| 1_000 * US);
         let total = client.read(10 * MINUTE, server, |_| 1_000 * US);
         assert!(f64::from(total.round) > 0.95 * f64::from(total.reads), "{}", total.round);
+    }
+
+    /// A disk that gives 3,000 reads a second: each tenth of a second as many as it may, at once.
+    fn limited() -> impl FnMut(bool, Instant) -> Duration {
+        const SLICE: Duration = Duration::from_millis(100);
+        let start = Instant::now();
+        let (mut slice, mut given) = (0, 0);
+        move |_, now| {
+            let since = now.saturating_duration_since(start);
+            let this = (since.as_nanos() / SLICE.as_nanos()) as u32;
+            if this > slice {
+                (slice, given) = (this, 0);
+            }
+            given += 1;
+            let waits = if given > 300 { SLICE * (slice + 1) - since } else { Duration::ZERO };
+            140 * US + waits
+        }
+    }
+
+    #[test]
+    fn a_disk_with_a_limit_is_not_taken_for_what_it_gives_at_once() {
+        for (readers, server, probe) in [(1, 85, 150), (16, 400, 150), (16, 800, 300)] {
+            let mut client = Client::new();
+            let mut source = limited();
+            let server = |all, _| if all { server * US } else { probe * US };
+            // Filling, the server was slow.
+            client.read_by(readers, MINUTE, |_, _| 20_000 * US, &mut source);
+            assert!(client.route.goes_round());
+            client.read_by(readers, Duration::from_secs(10), server, &mut source);
+            let total = client.read_by(readers, MINUTE, server, &mut source);
+            let part = f64::from(total.round) / f64::from(total.reads);
+            assert!(part < 0.01, "{readers} readers: {part} of {}", total.reads);
+        }
+    }
+
+    #[test]
+    fn a_server_that_has_to_wake_up_for_the_first_is_not_thought_slow() {
+        let mut client = Client::new();
+        let source = |_, _| 250 * US;
+        client.read_by(1, MINUTE, |_, _| 5_000 * US, source);
+        assert!(client.route.goes_round());
+        let mut last = client.now;
+        let mut server = |_, now: Instant| {
+            let slept = now - last > Duration::from_millis(50);
+            last = now;
+            if slept { 400 * US } else { 90 * US }
+        };
+        client.read_by(1, Duration::from_secs(10), &mut server, source);
+        let total = client.read_by(1, MINUTE, &mut server, source);
+        assert_eq!(total.round, 0);
     }
 
     #[test]

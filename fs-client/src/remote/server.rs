@@ -126,9 +126,18 @@ impl Server {
             return None;
         }
         let mut judgement = self.judgement.lock();
-        let usual = judgement.paces.usual(length);
+        let usual = judgement.paces.usual(length, now);
         let way = match use_servers {
-            UseServers::Auto => judgement.routes[length as usize].choose(usual, source, now),
+            UseServers::Auto => {
+                let route = &mut judgement.routes[length as usize];
+                let went_round = route.goes_round();
+                let way = route.choose(usual, source, now);
+                if route.goes_round() != went_round {
+                    let (server, now) = (&self.address.given, route.goes_round());
+                    tracing::debug!(server, ?length, round = now, ?usual, ?source, "another way");
+                }
+                way
+            }
             UseServers::Always => Way::Ask,
         };
         if way != Way::Round {
@@ -143,11 +152,13 @@ impl Server {
     /// Whether it is worth lending to: what streams pass over where its long reads are faster than the source's, other
     /// blocks while short reads do not go round it.
     pub(super) fn pays(&self, streamed: bool, source: &SourcePace) -> bool {
-        let judgement = self.judgement.lock();
+        let now = Instant::now();
+        let mut judgement = self.judgement.lock();
         if !streamed {
-            return judgement.routes[Length::Short as usize].pays(Instant::now());
+            return judgement.routes[Length::Short as usize].pays(now);
         }
-        let usual = judgement.paces.usual(Length::Long).zip(source.usual(Length::Long));
+        let usual = judgement.paces.usual(Length::Long, now);
+        let usual = usual.zip(source.usual(Length::Long, now));
         usual.is_some_and(|(server, source)| route::is_faster(server, source))
     }
 
@@ -229,10 +240,11 @@ impl Server {
     }
 
     pub(super) fn report(&self) -> ServerReport {
-        let judgement = self.judgement.lock();
-        let is_open = judgement.breaker.is_open(Instant::now());
+        let now = Instant::now();
+        let mut judgement = self.judgement.lock();
+        let is_open = judgement.breaker.is_open(now);
         let goes_round = judgement.routes[Length::Short as usize].goes_round();
-        let usual = judgement.paces.usual(Length::Short);
+        let usual = judgement.paces.usual(Length::Short, now);
         drop(judgement);
         let state = if !self.connected.load(Relaxed) {
             "not connected"
@@ -258,8 +270,8 @@ impl Server {
 impl AnswersReport {
     fn new(usual: Usual) -> Self {
         let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
-        let Usual { mean, p95, p99, .. } = usual;
-        Self { mean: microseconds(mean), p95: microseconds(p95), p99: microseconds(p99) }
+        let Usual { mean, last, .. } = usual;
+        Self { mean: microseconds(mean), p95: microseconds(last.p95), p99: microseconds(last.p99) }
     }
 }
 
