@@ -1,7 +1,7 @@
 //! How long answers take: those of one server, or of the source.
 //!
 //! Answers are collected in windows. A window is short, so that what has changed is known after a hundred answers, and
-//! ends after a second where answers are rare. The last one says what is late; the mean is of all those of the last
+//! ends after a quarter of a second where answers are rare. The last one says what is late; the mean is of all those of the last
 //! [`SPAN`], because a disk with a limit (of a cloud, or of a cgroup) gives what it has for this tenth of a second at
 //! once, and then nothing until the next. [`Pace`] reads no clock.
 
@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 /// Answers in a window: so many at most, and so many at least when its time is over.
 const ANSWERS_MAX: usize = 128;
-pub(crate) const ANSWERS_MIN: usize = 16;
-const WINDOW: Duration = Duration::from_secs(1);
+const ANSWERS_MIN: usize = 16;
+const WINDOW: Duration = Duration::from_millis(250);
 
 /// The mean is of so long a time at least, once there are answers of so long.
 const SPAN: Duration = Duration::from_millis(300);
@@ -45,6 +45,17 @@ pub(crate) struct Usual {
     /// Since when the answers came that the mean is of.
     pub(crate) from: Instant,
     pub(crate) last: Window,
+    /// The window that has not ended yet, as far as it is.
+    pub(crate) so_far: Option<SoFar>,
+}
+
+/// Answers of a window that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SoFar {
+    pub(crate) from: Instant,
+    /// All of them together, and each.
+    pub(crate) took: Duration,
+    pub(crate) mean: Duration,
 }
 
 /// What the answers of one window took.
@@ -62,6 +73,8 @@ pub(crate) struct Window {
 #[derive(Debug)]
 pub(crate) struct Pace {
     took: Vec<Duration>,
+    /// All of them together.
+    sum: Duration,
     /// When the first answer of the window came.
     began: Option<Instant>,
     /// The windows of the last [`SPAN`].
@@ -111,6 +124,11 @@ impl Paces {
     pub(crate) fn usual(&mut self, length: Length, now: Instant) -> Option<Usual> {
         self.0[length as usize].usual(now)
     }
+
+    /// From here on answers come under another load.
+    pub(crate) fn begin_anew(&mut self, length: Length) {
+        self.0[length as usize].begin_anew();
+    }
 }
 
 impl SourcePace {
@@ -122,6 +140,11 @@ impl SourcePace {
 
     pub(crate) fn usual(&self, length: Length, now: Instant) -> Option<Usual> {
         self.0.lock().usual(length, now)
+    }
+
+    /// From here on answers come under another load.
+    pub(crate) fn begin_anew(&self, length: Length) {
+        self.0.lock().begin_anew(length);
     }
 }
 
@@ -135,6 +158,7 @@ impl Pace {
     pub(crate) fn new() -> Self {
         Self {
             took: Vec::with_capacity(ANSWERS_MAX),
+            sum: Duration::ZERO,
             began: None,
             windows: VecDeque::new(),
             usual: None,
@@ -144,10 +168,10 @@ impl Pace {
     /// An answer has come at `now`, after `took`.
     pub(crate) fn note(&mut self, took: Duration, now: Instant) {
         if self.began.is_some_and(|began| now.duration_since(began) > WINDOW_MAX) {
-            self.took.clear();
-            self.began = None;
+            self.begin_anew();
         }
         self.took.push(took);
+        self.sum += took;
         let began = *self.began.get_or_insert(now);
         if self.took.len() >= ANSWERS_MAX {
             self.end(began, now);
@@ -159,7 +183,11 @@ impl Pace {
     /// What is usual at `now`; none before there were enough answers.
     pub(crate) fn usual(&mut self, now: Instant) -> Option<Usual> {
         self.end_if_over(now);
-        self.usual
+        let so_far = self.began.map(|from| {
+            let took = self.sum;
+            SoFar { from, took, mean: took / self.took.len() as u32 }
+        });
+        self.usual.map(|usual| Usual { so_far, ..usual })
     }
 
     fn end_if_over(&mut self, now: Instant) {
@@ -173,7 +201,7 @@ impl Pace {
         self.took.sort_unstable();
         let answers = self.took.len();
         let part = |per_cent: usize| self.took[(answers * per_cent / 100).min(answers - 1)];
-        let took: Duration = self.took.iter().sum();
+        let took = self.sum;
         let last =
             Window { mean: took / answers as u32, p95: part(95), p99: part(99), from, as_of };
         self.windows.push_back(Sum { from, answers: answers as u32, took });
@@ -182,8 +210,14 @@ impl Pace {
         }
         let answers: u32 = self.windows.iter().map(|window| window.answers).sum();
         let mean = self.windows.iter().map(|window| window.took).sum::<Duration>() / answers;
-        self.usual = Some(Usual { mean, from: self.windows[0].from, last });
+        self.usual = Some(Usual { mean, from: self.windows[0].from, last, so_far: None });
+        self.begin_anew();
+    }
+
+    /// Begins a new window: answers that come from here on come under another load.
+    pub(crate) fn begin_anew(&mut self) {
         self.took.clear();
+        self.sum = Duration::ZERO;
         self.began = None;
     }
 }
@@ -208,7 +242,7 @@ mod tests {
         assert_eq!((usual.mean, usual.last.mean), (129 * MS / 2, 129 * MS / 2));
         for n in 0..ANSWERS_MIN as u32 {
             let now = start + n * WINDOW / 4;
-            assert_eq!(pace.usual(now), Some(usual), "answer {n}");
+            assert_eq!(pace.usual(now).unwrap().last, usual.last, "answer {n}");
             pace.note(MS, now);
         }
         assert_eq!(pace.usual(start + 4 * WINDOW).unwrap().mean, MS);

@@ -78,7 +78,7 @@ mod tests {
     fn usual(mean: Duration, p95: Duration, p99: Duration) -> Option<Usual> {
         let now = Instant::now();
         let last = Window { mean, p95, p99, from: now, as_of: now };
-        Some(Usual { mean, from: now, last })
+        Some(Usual { mean, from: now, last, so_far: None })
     }
 
     #[test]

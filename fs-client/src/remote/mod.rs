@@ -286,7 +286,6 @@ impl Tier {
         }
         let began = Instant::now();
         let length = Length::of(wanted.len());
-        let source = shared.source.usual(length, began);
         // All servers at once, then the answers one after the other.
         let mut asked = Vec::new();
         let mut deadline = DEADLINE;
@@ -297,7 +296,8 @@ impl Tier {
                 continue;
             }
             // Where the source is to be looked at, it is read this time.
-            let Some((Way::Ask, wait)) = server.way(length, source, shared.use_servers, began)
+            let Some((Way::Ask, wait)) =
+                server.way(length, &shared.source, shared.use_servers, began)
             else {
                 continue;
             };
@@ -335,9 +335,8 @@ impl Tier {
         }
         let Some(holder) = holder else { return WayTo::Nobody };
         let server = &self.shared.servers[usize::from(holder.0)];
-        let now = Instant::now();
-        let source = self.shared.source.usual(Length::Short, now);
-        match server.way(Length::Short, source, self.shared.use_servers, now) {
+        let (source, use_servers) = (&self.shared.source, self.shared.use_servers);
+        match server.way(Length::Short, source, use_servers, Instant::now()) {
             None => WayTo::Nobody,
             Some((Way::Round, _)) => WayTo::Source,
             Some((way, wait)) => {

@@ -8,14 +8,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pace::{ANSWERS_MIN, Usual};
+use crate::pace::Usual;
 
 /// The other must take that part of the time, or less, to be tried.
 const TRY_BELOW: f64 = 0.7;
 /// And that part, under all the load, to be kept.
 const KEEP_BELOW: f64 = 0.9;
-/// An attempt in which so much more time is taken has failed, however short it was.
-const GIVE_UP_ABOVE: f64 = 2.0;
+/// An attempt that takes so much more time has failed, when its reads have waited for so long together.
+const GIVE_UP_ABOVE: f64 = 1.5;
+const GIVE_UP_AFTER: Duration = Duration::from_millis(100);
 /// An attempt that promises so much less time than the one that failed last need not wait.
 const AGAIN_BELOW: f64 = 0.7;
 
@@ -26,14 +27,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(64);
 /// While a cache fills, much is lent, servers are slow, and the source is read by few. So lending goes on for so long.
 const LENDS_ON: Duration = Duration::from_secs(5);
 
-/// What nobody would measure otherwise is measured by so many reads in a row: a server that was left alone takes its time
-/// to wake up for the first, as disks do.
-const IN_A_ROW: u32 = ANSWERS_MIN as u32;
 /// A server that is gone round is asked all the same, for a hundredth of the time, but so often at least and at most.
-const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+const PROBE_PAUSE: (Duration, Duration) =
+    (Duration::from_micros(62_500), Duration::from_millis(500));
 /// What is known of the source is old after this time. Then it is read so often beside a server's answers.
 const OLD: Duration = Duration::from_secs(5);
-const LOOK_PAUSE: Duration = Duration::from_secs(4);
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// Who was left alone is slow to wake up: so those that answer sooner are asked several times in a row, and then not for
+/// as many pauses.
+const WAKE_UP: Duration = Duration::from_millis(5);
+const IN_A_ROW_MAX: u32 = 16;
 
 /// What to do for one read of what a server holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +94,8 @@ impl Route {
         }
     }
 
-    /// The way of a read at `now`, by what the server's and the source's answers usually take.
+    /// The way of a read at `now`, by what the server's and the source's answers usually take. When it changes, both begin a
+    /// new window of answers.
     pub(super) fn choose(
         &mut self,
         server: Option<Usual>,
@@ -99,18 +103,18 @@ impl Route {
         now: Instant,
     ) -> Way {
         let (used, other) = if self.goes_round { (source, server) } else { (server, source) };
-        if let Some(used) = used.filter(|used| used.last.from >= self.since) {
+        if let Some(used) = used {
             self.judge(used, other, now);
         }
         let wants_to_know = || source.is_none_or(|source| is_old(source, now));
         if self.goes_round {
             let took = server.map_or(Duration::ZERO, |server| server.mean);
-            let pause = (100 * IN_A_ROW * took).clamp(PROBE_PAUSE.0, PROBE_PAUSE.1);
-            if self.probes.is_due(pause, now) { Way::Ask } else { Way::Round }
-        } else if (self.looks.is_under_way() || wants_to_know())
-            && self.looks.is_due(LOOK_PAUSE, now)
-        {
-            Way::AskAndLook
+            let pause = (100 * took).clamp(PROBE_PAUSE.0, PROBE_PAUSE.1);
+            if self.probes.is_due(took, pause, now) { Way::Ask } else { Way::Round }
+        } else if self.looks.is_under_way() || wants_to_know() {
+            let took = source.map_or(Duration::ZERO, |source| source.mean);
+            let is_due = self.looks.is_due(took, LOOK_PAUSE, now);
+            if is_due { Way::AskAndLook } else { Way::Ask }
         } else {
             Way::Ask
         }
@@ -126,12 +130,15 @@ impl Route {
         !self.goes_round || now.saturating_duration_since(self.since) < LENDS_ON
     }
 
-    /// Changes the way if the other is better than the one that is `used`, whose last answers came since the last change.
+    /// Changes the way if the other is better than the one that is `used`.
     fn judge(&mut self, used: Usual, other: Option<Usual>, now: Instant) {
-        // All of them did, and so it is measured under all the load, and for long enough.
+        // All of it since the last change, and so it is measured under all the load, and for long enough.
         let is_settled = used.from >= self.since;
         if let Some(Attempt { before, promised }) = self.attempt {
-            let gives_up = used.last.mean > before.mul_f64(GIVE_UP_ABOVE);
+            let so_far = used.so_far.filter(|so_far| so_far.from >= self.since);
+            let gives_up = so_far.is_some_and(|so_far| {
+                so_far.took >= GIVE_UP_AFTER && so_far.mean > before.mul_f64(GIVE_UP_ABOVE)
+            });
             let fails = is_settled && used.mean > before.mul_f64(KEEP_BELOW);
             let this = &mut self.attempts[usize::from(self.goes_round)];
             if gives_up || fails {
@@ -170,7 +177,7 @@ fn is_old(source: Usual, now: Instant) -> bool {
     now.duration_since(source.last.as_of) > OLD
 }
 
-/// Something that is done [`IN_A_ROW`] times, then not for a while.
+/// Something that is done some times in a row, then not for a while.
 #[derive(Debug, Default)]
 struct Rows {
     left: u32,
@@ -178,11 +185,12 @@ struct Rows {
 }
 
 impl Rows {
-    /// Whether it is to be done now. The pause begins with the first of a row.
-    fn is_due(&mut self, pause: Duration, now: Instant) -> bool {
+    /// Whether it is to be done now, by what it usually takes and the pause for each time, which begins with the first.
+    fn is_due(&mut self, took: Duration, pause: Duration, now: Instant) -> bool {
         if self.left == 0 && self.next.is_none_or(|next| now >= next) {
-            self.left = IN_A_ROW;
-            self.next = Some(now + pause);
+            let in_a_row = WAKE_UP.as_nanos() / took.as_nanos().max(1);
+            self.left = in_a_row.clamp(1, IN_A_ROW_MAX.into()) as u32;
+            self.next = Some(now + self.left * pause);
         }
         let is_due = self.left > 0;
         self.left = self.left.saturating_sub(1);
@@ -245,11 +253,16 @@ mod tests {
             let end = self.now + time;
             let mut total = While::default();
             while self.now < end {
+                let went_round = self.route.goes_round();
                 let way = self.route.choose(
                     self.server.usual(self.now),
                     self.source.usual(self.now),
                     self.now,
                 );
+                if self.route.goes_round() != went_round {
+                    self.server.begin_anew();
+                    self.source.begin_anew();
+                }
                 let took = match way {
                     Way::Round => source(true, self.now),
                     Way::Ask | Way::AskAndLook => server(!self.route.goes_round(), self.now),
@@ -297,8 +310,11 @@ mod tests {
             if client.route.goes_round() {
                 noticed.get_or_insert(client.now);
             }
-            let long_ago = noticed.is_some_and(|then| client.now > then + LENDS_ON);
-            assert_eq!(client.route.pays(client.now), !long_ago);
+            // It has changed in the last 20 ms.
+            let ago = noticed.map_or(Duration::ZERO, |then| client.now - then);
+            let long_ago = ago > LENDS_ON;
+            let is_certain = ago.abs_diff(LENDS_ON) > 20_000 * US;
+            assert!(!is_certain || client.route.pays(client.now) != long_ago);
         }
         while client.now < noticed.unwrap() + 2 * LENDS_ON {
             client.read(100 * fast, |_| slow, |_| fast);

@@ -114,17 +114,19 @@ impl Server {
         (server, Inbox { gets: get_inbox, puts: put_inbox })
     }
 
-    /// How a reader of blocks that it holds gets them, by what the source's answers usually take. None if it may not be asked.
+    /// How a reader of blocks that it holds gets them, by what its answers and the source's usually take. None if it may
+    /// not be asked.
     pub(super) fn way(
         &self,
         length: Length,
-        source: Option<Usual>,
+        source_pace: &SourcePace,
         use_servers: UseServers,
         now: Instant,
     ) -> Option<(Way, Wait)> {
         if !self.connected.load(Relaxed) {
             return None;
         }
+        let source = source_pace.usual(length, now);
         let mut judgement = self.judgement.lock();
         let usual = judgement.paces.usual(length, now);
         let way = match use_servers {
@@ -133,8 +135,17 @@ impl Server {
                 let went_round = route.goes_round();
                 let way = route.choose(usual, source, now);
                 if route.goes_round() != went_round {
-                    let (server, now) = (&self.address.given, route.goes_round());
-                    tracing::debug!(server, ?length, round = now, ?usual, ?source, "another way");
+                    source_pace.begin_anew(length);
+                    judgement.paces.begin_anew(length);
+                    let mean = |usual: Option<Usual>| usual.map(|usual| usual.mean);
+                    tracing::debug!(
+                        server = self.address.given,
+                        ?length,
+                        it_takes = ?mean(usual),
+                        the_source_takes = ?mean(source),
+                        "{}",
+                        if went_round { "asked again" } else { "gone round" }
+                    );
                 }
                 way
             }
