@@ -34,6 +34,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen())]
     listen: String,
 
+    /// Another server of the pool, which tells of the rest; may be given several times, and may be a name that
+    /// stands for all of them
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = host_and_port)]
+    join: Vec<String>,
+
+    /// Where other servers and their clients find this one [default: where it listens, or this
+    /// machine's address]
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = address_and_port)]
+    advertise: Option<(IpAddr, Option<u16>)>,
+
     /// How much memory to lend: what is idle, or a size such as 2G (powers of 1024), always
     #[arg(long, value_name = "auto|SIZE", default_value = "auto")]
     lend: String,
@@ -129,6 +139,10 @@ pub(crate) enum Task {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
+    /// Other servers: names or addresses, with ports.
+    pub(crate) join: Vec<String>,
+    /// Where others find this one. None for where it listens, or its port.
+    pub(crate) advertise: Option<(IpAddr, Option<u16>)>,
     /// The most that is ever lent.
     pub(crate) limit: Limit,
     /// How much of it; none for all of it, always.
@@ -189,6 +203,8 @@ impl Args {
         }
         Ok(Settings {
             listen: resolve_address(&self.listen)?,
+            join: self.join,
+            advertise: self.advertise,
             client_max,
             limit,
             policy,
@@ -215,6 +231,39 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|duration| *duration <= Duration::from_secs(86_400))
         .ok_or_else(|| "write 0 to 86400 seconds".to_owned())
+}
+
+/// What can be looked up: a name or an address, with a port.
+fn host_and_port(text: &str) -> Result<String, String> {
+    const WANTED: &str = "write HOST or HOST:PORT";
+    if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, PORT_DEFAULT).to_string());
+    }
+    match text.rsplit_once(':') {
+        Some((host, port))
+            if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
+        {
+            Ok(text.to_owned())
+        }
+        Some(_) => Err(WANTED.to_owned()),
+        None if text.is_empty() => Err(WANTED.to_owned()),
+        None => Ok(format!("{text}:{PORT_DEFAULT}")),
+    }
+}
+
+/// An address of a machine, with or without a port.
+fn address_and_port(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    let parsed = match text.parse::<SocketAddr>() {
+        Ok(address) => (address.ip(), Some(address.port())),
+        Err(_) => match text.trim_matches(['[', ']']).parse() {
+            Ok(ip) => (ip, None),
+            Err(_) => return Err("write an IP address, or one with a port".to_owned()),
+        },
+    };
+    if parsed.0.is_unspecified() || parsed.1 == Some(0) {
+        return Err("nobody can be found there".to_owned());
+    }
+    Ok(parsed)
 }
 
 fn default_listen() -> String {
@@ -244,6 +293,27 @@ mod tests {
     fn the_definition_is_sound() {
         use clap::CommandFactory as _;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn who_is_joined_has_a_port() {
+        for (text, whole) in [
+            ("pool.example", "pool.example:7167"),
+            ("pool.example:80", "pool.example:80"),
+            ("10.0.0.1", "10.0.0.1:7167"),
+            ("::1", "[::1]:7167"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            assert_eq!(host_and_port(text).unwrap(), whole);
+        }
+        for bad in ["", ":80", "host:", "host:0", "host:many"] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
+        assert_eq!(address_and_port("[::1]:5"), Ok(([0, 0, 0, 0, 0, 0, 0, 1].into(), Some(5))));
+        assert_eq!(address_and_port("10.0.0.1"), Ok(([10, 0, 0, 1].into(), None)));
+        for bad in ["host", "0.0.0.0", "10.0.0.1:0", "::"] {
+            assert!(address_and_port(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `rampool-server`: lends a machine's idle memory to the clients of a pool.
 //!
 //! The way of a request: [`accept`] takes it off the network, [`serve`] answers it from
-//! [`blocks`], and [`lend`] says how much may be held. [`status`] tells about all of it.
+//! [`blocks`], and [`lend`] says how much may be held. [`gossip`] knows who else lends, [`status`] tells about all
+//! of it.
 //!
 //! One thread with one runtime does all the network's work; the status socket has its own.
 
@@ -9,12 +10,15 @@ mod accept;
 mod args;
 mod blocks;
 mod counts;
+mod gossip;
 mod lend;
+mod messages;
 mod serve;
 mod status;
 
 use std::io;
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,6 +40,7 @@ use tracing_subscriber::EnvFilter;
 use accept::{Acceptor, Clients, Hall};
 use args::{Args, Settings, Shape, Task};
 use blocks::Store;
+use gossip::Gossip;
 use lend::{Follower, Lender};
 use serve::Service;
 use status::{Report, Reporter};
@@ -108,6 +113,13 @@ fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
         let _follower = Follower::start(lender.clone(), service.clone(), clients.clone())
             .context("cannot start a thread")?;
 
+        let own = settings.advertise.map_or_else(
+            || gossip::own_address(listen),
+            |(ip, port)| SocketAddr::new(ip, port.unwrap_or(listen.port())),
+        );
+        let gossip =
+            Gossip::start(own, settings.join, acceptor.endpoint(), identity.client_config());
+
         let socket =
             settings.status_socket.unwrap_or_else(|| status::default_socket(listen.port()));
         let reporter = Reporter {
@@ -117,20 +129,26 @@ fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
             lender: lender.clone(),
             service: service.clone(),
             clients: clients.clone(),
+            gossip: gossip.clone(),
         };
         let _status = StatusSocket::serve(socket.clone(), move || reporter.document())
             .map_err(|error| cannot_tell(&socket, &error))?;
 
         info!("listening on {listen}, {}", lender.describe());
+        if own != listen {
+            info!("other servers and their clients are told to find this one at {own}");
+        }
         if let Some(hint) = acceptor.hint() {
             warn!("{hint}");
         }
-        let hall = Hall { service, clients: clients.clone(), lending: lender.subscribe() };
+        let (clients_left, others) = (clients.clone(), gossip.clone());
+        let hall = Hall { service, clients, lending: lender.subscribe(), gossip };
         let drained = async {
             stop.recv().await;
             lender.drain();
+            others.leave().await;
             let left = async {
-                while !clients.list().is_empty() {
+                while !clients_left.list().is_empty() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };

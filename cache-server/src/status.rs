@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use comfy_table::{Cell, Table, presets};
 use rampool_protocol::block::BLOCK_SIZE;
+use rampool_protocol::control::{Member, Standing};
 use rampool_protocol::size::ByteSize;
 use rampool_protocol::status;
 use rustix::process::Pid;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accept::{Client, Clients};
 use crate::counts::Quantiles;
+use crate::gossip::Gossip;
 use crate::lend::{Event, Lender, Limit, sense};
 use crate::serve::Service;
 
@@ -33,12 +35,16 @@ pub(crate) struct Reporter {
     pub(crate) lender: Arc<Lender>,
     pub(crate) service: Arc<Service>,
     pub(crate) clients: Arc<Clients>,
+    pub(crate) gossip: Gossip,
 }
 
 /// The document.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     listen: String,
+    /// Where others find it.
+    #[serde(default)]
+    advertise: String,
     pid: u32,
     uptime_seconds: u64,
     /// At most.
@@ -55,6 +61,9 @@ pub(crate) struct Report {
     lazily_freeable: bool,
     resident_bytes: u64,
     clients: Vec<ClientFacts>,
+    /// The other servers of the pool, as far as this one knows.
+    #[serde(default)]
+    members: Vec<MemberFacts>,
     gets: Gets,
     puts: Puts,
     evicted_blocks: u64,
@@ -118,6 +127,13 @@ struct ClientFacts {
     /// Memory of its mount's blocks.
     #[serde(default)]
     held_bytes: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct MemberFacts {
+    address: String,
+    /// `alive`, `suspected` or `gone`.
+    state: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -212,6 +228,7 @@ impl Reporter {
         drop(state);
         Report {
             listen: self.listen.to_string(),
+            advertise: self.gossip.own().to_string(),
             pid: std::process::id(),
             uptime_seconds: self.since.elapsed().as_secs(),
             lend_bytes: self.limit.size().bytes(),
@@ -230,6 +247,7 @@ impl Reporter {
             lazily_freeable: facts.lazily_freeable,
             resident_bytes: sense::resident(facts.extent).map_or(0, ByteSize::bytes),
             clients,
+            members: self.gossip.members().borrow().iter().map(member_facts).collect(),
             gets,
             puts,
             evicted_blocks: facts.evicted,
@@ -319,6 +337,7 @@ impl Report {
             ("get latency", quantiles(&self.latency_us.get)),
             ("put latency", quantiles(&self.latency_us.put)),
             ("clients", self.clients.len().to_string()),
+            ("other servers", self.members_line()),
         ];
         let mut facts = Table::new();
         facts.load_style(presets::NOTHING);
@@ -345,6 +364,16 @@ impl Report {
         }
         self.lending.more(&mut text);
         text
+    }
+
+    fn members_line(&self) -> String {
+        let of = |state: &str| {
+            let there = self.members.iter().filter(|member| member.state == state);
+            let there: Vec<&str> = there.map(|member| &*member.address).collect();
+            (!there.is_empty()).then(|| format!("{} {state} ({})", there.len(), there.join(", ")))
+        };
+        let said: Vec<String> = ["alive", "suspected", "gone"].into_iter().filter_map(of).collect();
+        if said.is_empty() { "none".to_owned() } else { said.join(", ") }
     }
 }
 
@@ -404,6 +433,15 @@ impl LendingFacts {
             }
         }
     }
+}
+
+fn member_facts(member: &Member) -> MemberFacts {
+    let state = match member.standing {
+        Standing::Alive => "alive",
+        Standing::Suspected => "suspected",
+        Standing::Gone => "gone",
+    };
+    MemberFacts { address: member.address.to_string(), state: state.to_owned() }
 }
 
 fn client_facts(client: &Client, held_bytes: u64) -> ClientFacts {

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use quinn::Endpoint;
 use rampool_protocol::certs::{Identity, Role, explain};
-use rampool_protocol::control::MountId;
+use rampool_protocol::control::{self, CloseCode, Greeting, MountId, ToServer, VERSION};
 use rampool_protocol::endpoint;
-use support::peer::{Peer, connect};
+use support::peer::{Peer, close_reason, connect};
 use support::pool::{DAY, Pool, careless_client, careless_server};
 use support::server::Server;
 
@@ -84,7 +84,27 @@ async fn a_server_that_comes_as_a_client() {
     let pool = Pool::new("one");
     let keys = pool.issue("server", Role::Server);
     let mut server = Server::start(&keys, "8M");
-    client_refused(&mut server, careless_client(&keys, true), WRONG_ROLE).await;
+    // It is let in, to gossip and for nothing else.
+    let refused = Peer::join(server.address, careless_client(&keys, true), MOUNT).await;
+    let (code, told) = close_reason(refused.err().expect("it is refused"));
+    assert_eq!(code, CloseCode::Protocol as u64);
+    assert!(told.contains("issue one with --role client"), "{told}");
+    server.logged("closed the connection: a server's certificate is no client's");
+}
+
+#[tokio::test]
+async fn a_client_that_comes_as_a_server() {
+    let pool = Pool::new("one");
+    let mut server = Server::start(&pool.issue("server", Role::Server), "8M");
+    let (_endpoint, connection) = connect(server.address, pool.client("vm1")).await.unwrap();
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    let address = "127.0.0.1:1".parse().unwrap();
+    let greeting = ToServer::Greeting(Greeting { version: VERSION, address });
+    send.write_all(&control::encode(&greeting)).await.unwrap();
+    let (code, told) = close_reason(connection.closed().await);
+    assert_eq!(code, CloseCode::Protocol as u64);
+    assert!(told.contains("issue one with --role server"), "{told}");
+    server.logged("closed the connection: a client's certificate is no server's");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Mount a directory and serve it until it is unmounted
-    Mount(MountArgs),
+    Mount(Box<MountArgs>),
     /// Unmount a directory
     Umount {
         /// Where it is mounted
@@ -66,12 +66,17 @@ pub(crate) struct MountArgs {
     /// 's3-fifo' is between [default: gated]
     #[arg(long, value_name = "NAME")]
     pub(crate) policy: Option<String>,
-    /// A server that lends memory; may be given several times [port: 7167]
+    /// A server that lends memory, which tells of the others; may be given several times, and may be the
+    /// name of an SRV record [port: 7167]
     #[arg(long = "server", value_name = "HOST[:PORT]")]
     pub(crate) servers: Vec<String>,
     /// The directory with this machine's ca.pem, cert.pem and key.pem; needed for --server
     #[arg(long, value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
+    /// A file with a secret, made if it is not there, with which the mount finds its lent blocks again
+    /// when it is restarted. Without one the secret never leaves memory
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
     /// When servers are used: where they were measured faster than the source, or whatever they
     /// take [default: auto]
     #[arg(long, value_enum, value_name = "WHEN")]

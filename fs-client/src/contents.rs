@@ -237,6 +237,16 @@ fn new_key() -> FileKey {
     FileKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed))
 }
 
+/// The key that the next new state gets.
+pub(crate) fn next_key() -> FileKey {
+    FileKey(NEXT_KEY.load(Ordering::Relaxed))
+}
+
+/// From here on new states get `next` and those after it: what is below was used by an earlier run.
+pub(crate) fn continue_keys(next: FileKey) {
+    NEXT_KEY.fetch_max(next.0, Ordering::Relaxed);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,6 +88,15 @@ impl Inode {
         self.clone()
     }
 
+    /// What may be found of it again when the kernel has forgotten it. One without a name is never looked up again.
+    fn known_contents(&self) -> Option<Known> {
+        if !self.opened.load(Ordering::Relaxed) || self.is_pinned() {
+            return None;
+        }
+        let (key, stamp) = self.contents.stamped()?;
+        Some(Known { identity: self.identity(), key, stamp })
+    }
+
     fn identity(&self) -> Identity {
         self.node.identity()
     }
@@ -95,6 +104,14 @@ impl Inode {
     fn place_of(&self, name: &CStr) -> Place {
         Place { directory: self.node.clone(), name: name.to_owned() }
     }
+}
+
+/// Of which state of which file something may be cached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) identity: Identity,
+    pub(crate) key: FileKey,
+    pub(crate) stamp: Stamp,
 }
 
 /// All inodes that the kernel knows.
@@ -276,18 +293,32 @@ impl Inodes {
         if left > 0 {
             return None;
         }
-        // One without a name is never looked up again.
-        if inode.opened.load(Ordering::Relaxed)
-            && !inode.is_pinned()
-            && let Some(stamped) = inode.contents.stamped()
-        {
-            self.forgotten.lock().put(inode.identity(), stamped);
+        if let Some(known) = inode.known_contents() {
+            self.remember(known);
         }
         // Last, and with it the lock: whoever looks the file up from now on makes a new inode,
         // which must not be removed here.
         self.by_id.remove(&id);
         known.remove();
         Some(inode)
+    }
+
+    /// Of which states something may be found: of those that the kernel knows, and of those that it knew.
+    pub(crate) fn known_contents(&self) -> impl Iterator<Item = Known> {
+        let forgotten = self.forgotten.lock();
+        let forgotten: Vec<Known> = forgotten
+            .iter()
+            .rev()
+            .map(|(&identity, &(key, stamp))| Known { identity, key, stamp })
+            .collect();
+        let known = self.by_identity.iter().filter_map(|inode| inode.known_contents());
+        // As `remember` takes them: the last is forgotten last.
+        forgotten.into_iter().chain(known.collect::<Vec<_>>())
+    }
+
+    /// Notes what is to be found when the kernel asks for a file that it does not know.
+    pub(crate) fn remember(&self, Known { identity, key, stamp }: Known) {
+        self.forgotten.lock().put(identity, (key, stamp));
     }
 
     /// The number that a directory entry of the root's device shows.

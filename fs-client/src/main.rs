@@ -18,6 +18,7 @@ mod filesystem;
 mod front;
 mod handles;
 mod inodes;
+mod kept;
 mod keys;
 mod local;
 mod metrics;
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
 
 fn act(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Mount(args) => return mount(args),
+        Command::Mount(args) => return mount(*args),
         Command::Umount { mountpoint, lazy, force } => {
             let mut flags = UnmountFlags::empty();
             flags.set(UnmountFlags::DETACH, lazy);

@@ -2,7 +2,6 @@
 //! everything that can be known to fail before anything is mounted.
 
 use std::fs;
-use std::net::ToSocketAddrs as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,14 +10,13 @@ use clap::ValueEnum as _;
 use fuser::MountOption;
 use rampool_policy::Kind;
 use rampool_protocol::certs::{Identity, Role};
-use rampool_protocol::endpoint::PORT_DEFAULT;
 use rampool_protocol::size::ByteSize;
 use rustix::io::Errno;
 
 use crate::args::{CacheMode, MountArgs};
 use crate::failure::Failure;
 use crate::mounts::{self, UnmountFlags};
-use crate::remote::{SERVERS_MAX, ServerAddress, UseServers};
+use crate::remote::{Given, SERVERS_MAX, UseServers};
 
 const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
 const CACHE_MIN: ByteSize = ByteSize::mib(16);
@@ -32,8 +30,9 @@ pub(crate) struct Plan {
     pub(crate) mountpoint: PathBuf,
     pub(crate) cache: ByteSize,
     pub(crate) policy: Kind,
-    pub(crate) servers: Vec<ServerAddress>,
+    pub(crate) servers: Vec<Given>,
     pub(crate) use_servers: UseServers,
+    pub(crate) key_file: Option<PathBuf>,
     /// Present if there are servers.
     pub(crate) identity: Option<Identity>,
     pub(crate) timeouts: Timeouts,
@@ -73,6 +72,9 @@ impl Plan {
         let mountpoint = check_mountpoint(&args.mountpoint, &source)?;
         check_fuse(root)?;
         let servers = check_servers(&args.servers)?;
+        if servers.is_empty() && args.key_file.is_some() {
+            return Err(Failure::usage("--key-file is for what is lent; give a --server"));
+        }
         let identity = match (&args.keys, servers.is_empty()) {
             (Some(dir), false) => Some(Identity::load(dir, Role::Client).map_err(Failure::usage)?),
             (None, false) => {
@@ -89,6 +91,7 @@ impl Plan {
             policy: check_policy(args.policy.as_deref())?,
             servers,
             use_servers: args.use_servers.unwrap_or(UseServers::Auto),
+            key_file: args.key_file.clone(),
             identity,
             timeouts: check_timeouts(&args)?,
             no_atime: mount_options.contains(&MountOption::NoAtime),
@@ -136,6 +139,7 @@ fn long_option(args: &mut MountArgs, option: &str) -> Result<(), Failure> {
         "cache_size" => args.cache_size = Some(value.to_owned()),
         "policy" => args.policy = Some(value.to_owned()),
         "server" => args.servers.push(value.to_owned()),
+        "key_file" => args.key_file = Some(value.into()),
         "use_servers" => {
             let when = UseServers::from_str(value, true);
             let refuse = |_| Failure::usage(format!("-o use_servers={value}: 'auto' or 'always'"));
@@ -268,27 +272,16 @@ fn check_cache(given: Option<&str>) -> Result<ByteSize, Failure> {
     Ok(cache)
 }
 
-fn check_servers(given: &[String]) -> Result<Vec<ServerAddress>, Failure> {
+fn check_servers(given: &[String]) -> Result<Vec<Given>, Failure> {
     if given.len() > SERVERS_MAX {
         return Err(Failure::usage(format!("more than {SERVERS_MAX} servers")));
     }
-    given.iter().map(|given| resolve(given)).collect()
-}
-
-fn resolve(given: &str) -> Result<ServerAddress, Failure> {
-    let refuse =
-        |why: &str| Failure::usage(format!("--server {given}: {why}; write HOST or HOST:PORT"));
-    // A bare IPv6 address has colons of its own.
-    let with_port = given
-        .to_socket_addrs()
-        .or_else(|_| (given.trim_matches(['[', ']']), PORT_DEFAULT).to_socket_addrs());
-    match with_port {
-        Ok(mut found) => {
-            let found = found.next().ok_or_else(|| refuse("no address"))?;
-            Ok(ServerAddress { given: given.to_owned(), found })
-        }
-        Err(_) => Err(refuse("the address does not resolve")),
-    }
+    let refuse = |given: &str, why: String| {
+        Failure::usage(format!(
+            "--server {given}: {why}; write HOST, HOST:PORT or _SERVICE._udp.NAME"
+        ))
+    };
+    given.iter().map(|given| Given::look_up(given).map_err(|why| refuse(given, why))).collect()
 }
 
 fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
@@ -361,17 +354,6 @@ mod tests {
         for bad in ["15M", "1000T", "much", "0"] {
             assert!(check_cache(Some(bad)).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn servers_are_given_with_or_without_a_port() {
-        let found = |given| resolve(given).unwrap().found.to_string();
-        assert_eq!(found("127.0.0.1"), "127.0.0.1:7167");
-        assert_eq!(found("127.0.0.1:80"), "127.0.0.1:80");
-        assert_eq!(found("[::1]:80"), "[::1]:80");
-        assert_eq!(found("::1"), "[::1]:7167");
-        assert!(resolve("no.such.host.invalid").is_err());
-        assert!(resolve("127.0.0.1:99999").is_err());
     }
 
     #[test]

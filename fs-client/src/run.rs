@@ -23,11 +23,12 @@ use crate::front::Device;
 use crate::front::fuse::FuseFront;
 use crate::handles::Handles;
 use crate::inodes::Inodes;
+use crate::kept;
 use crate::local::{Evicted, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::{UnmountFlags, unmount_at};
 use crate::plan::Plan;
-use crate::remote::{Limits, Offer, Tier};
+use crate::remote::{KeyFile, Limits, Offer, Tier};
 use crate::source::{Source, Stat};
 use crate::status::{self, Facts};
 use crate::upkeep::{self, Upkeep};
@@ -131,6 +132,7 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
     drop((socket, upkeep));
     if result.is_ok() {
         let _ = serving.join();
+        kept::save(&filesystem);
     }
     result
 }
@@ -163,14 +165,18 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let epochs = Arc::new(Epochs::new());
     let mut cache_bytes = plan.cache.bytes();
     let mut queue_max = 0;
-    let remote = match &plan.identity {
-        None => Tier::none(epochs.clone()),
+    let (remote, notes) = match &plan.identity {
+        None => (Tier::none(epochs.clone()), Vec::new()),
         Some(identity) => {
             let table_bytes = share(cache_bytes, LENT_TABLE_SHARE, LENT_TABLE_MIN);
             cache_bytes -= table_bytes;
             queue_max = share(cache_bytes / BLOCK_SIZE as u64, QUEUE_SHARE, QUEUE_MIN) as usize;
             let limits = Limits { queue_max, table_bytes: table_bytes as usize };
-            Tier::start(&plan.servers, plan.use_servers, identity, epochs.clone(), limits)
+            let key_file = plan.key_file.as_deref().map(KeyFile::open).transpose();
+            let key_file =
+                key_file.map_err(|error| Failure::usage(format!("--key-file: {error}")))?;
+            let given = plan.servers.clone();
+            Tier::start(given, plan.use_servers, identity, epochs.clone(), limits, key_file)
                 .map_err(cannot("cannot start the connections to servers"))?
         }
     };
@@ -181,9 +187,11 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     };
     let cache = LocalCache::new(cache_bytes, plan.policy, epochs, queue_max, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
+    let inodes = Inodes::new(nodes, root, &root_stat);
+    kept::restore(notes, &inodes);
     Ok(Filesystem {
         source,
-        inodes: Inodes::new(nodes, root, &root_stat),
+        inodes,
         handles: Handles::default(),
         flights: Arc::default(),
         remote,

@@ -2,7 +2,8 @@
 //!
 //! A keys directory holds `ca.pem`, `cert.pem` and `key.pem`. The role is the certificate's
 //! extended key usage (RFC 5280, 4.2.1.12): serverAuth for a server, clientAuth for a client, so
-//! that ordinary TLS verification enforces it. Every server certificate carries the name
+//! that ordinary TLS verification enforces it. A server also lets other servers in, which [`peer`]
+//! tells from clients. Every server certificate carries the name
 //! [`SERVER_NAME`]: a client trusts the pool, not an address, and one certificate goes on
 //! working when its machine gets another.
 
@@ -15,12 +16,15 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, TransportErrorCode};
-use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier as _};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Error};
 
 use crate::endpoint;
 
@@ -167,7 +171,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// What a client connects with. The identity must have been loaded as a client's.
+    /// What a client connects with, or a server that talks to other servers.
     pub fn client_config(&self) -> quinn::ClientConfig {
         let tls = self.client_tls().expect("built once when the identity was loaded");
         let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3 with AES-128-GCM is offered");
@@ -195,15 +199,78 @@ impl Identity {
     }
 
     fn server_tls(&self) -> Result<rustls::ServerConfig, rustls::Error> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verifier = PoolVerifier::new(&self.roots)?;
         let mut tls = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
         Ok(tls)
+    }
+}
+
+/// Lets in who has a certificate of the pool, for either role.
+#[derive(Debug)]
+struct PoolVerifier {
+    clients: Arc<dyn ClientCertVerifier>,
+    servers: Arc<WebPkiServerVerifier>,
+}
+
+impl PoolVerifier {
+    fn new(roots: &Arc<RootCertStore>) -> Result<Self, rustls::Error> {
+        let general =
+            |error: rustls::server::VerifierBuilderError| rustls::Error::General(error.to_string());
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
+        let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider());
+        Ok(Self {
+            clients: clients.build().map_err(general)?,
+            servers: servers.build().map_err(general)?,
+        })
+    }
+}
+
+impl ClientCertVerifier for PoolVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.clients.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let as_client = self.clients.verify_client_cert(certificate, intermediates, now);
+        if as_client.is_ok() {
+            return as_client;
+        }
+        let name = ServerName::try_from(SERVER_NAME).expect("a plain name");
+        match self.servers.verify_server_cert(certificate, intermediates, &name, &[], now) {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Err(_) => as_client,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.clients.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.clients.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.clients.supported_verify_schemes()
     }
 }
 
@@ -212,12 +279,12 @@ pub fn describe(path: &Path) -> Result<CertificateFacts, KeysError> {
     facts(path, &read_certificate(path)?)
 }
 
-/// The name in the certificate that the peer showed.
-pub fn peer_name(connection: &quinn::Connection) -> Option<String> {
+/// Name and role in the certificate that the peer showed.
+pub fn peer(connection: &quinn::Connection) -> Option<(String, Role)> {
     let identity = connection.peer_identity()?;
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
-    common_name(parsed.subject())
+    Some((common_name(parsed.subject()).unwrap_or_default(), role(&parsed).ok()??))
 }
 
 /// Why a connection could not be made or was lost, in words that say what to do. `peer` is what
@@ -303,24 +370,25 @@ fn facts(path: &Path, der: &CertificateDer<'_>) -> Result<CertificateFacts, Keys
     };
     let (_, parsed) =
         X509Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
-    let usage = parsed
-        .extended_key_usage()
-        .map_err(|error| malformed(error.to_string()))?
-        .map(|usage| (usage.value.client_auth, usage.value.server_auth));
     Ok(CertificateFacts {
         name: common_name(parsed.subject()).unwrap_or_default(),
         issuer: common_name(parsed.issuer()).unwrap_or_default(),
-        role: match usage {
-            Some((true, _)) => Some(Role::Client),
-            Some((_, true)) => Some(Role::Server),
-            _ => None,
-        },
+        role: role(&parsed).map_err(|error| malformed(error.to_string()))?,
         validity: (
             parsed.validity().not_before.to_string(),
             parsed.validity().not_after.to_string(),
         ),
         valid_now: parsed.validity().is_valid(),
     })
+}
+
+fn role(certificate: &X509Certificate<'_>) -> Result<Option<Role>, X509Error> {
+    let usage = certificate.extended_key_usage()?;
+    Ok(usage.and_then(|usage| match (usage.value.client_auth, usage.value.server_auth) {
+        (true, _) => Some(Role::Client),
+        (_, true) => Some(Role::Server),
+        _ => None,
+    }))
 }
 
 fn common_name(name: &x509_parser::x509::X509Name<'_>) -> Option<String> {

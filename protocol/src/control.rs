@@ -4,31 +4,49 @@
 //! bincode. bincode 1.3.3 is finished rather than maintained (RUSTSEC-2025-0141); this module is
 //! the only place that uses it, always with a size limit.
 
+use std::net::SocketAddr;
+
 use bincode::Options as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of frames and messages. Raised when either changes in a way that an older peer
 /// would misread.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The longest control message.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// The most members that a server tells of at once.
+pub const MEMBERS_MAX: usize = 255;
 
 /// Names one mount for as long as it lives. Blocks of different mounts never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MountId(pub [u8; 16]);
 
-/// What a client says.
+/// What is said to a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToServer {
-    /// The first message of a connection.
+    /// The first message of a client.
     Hello {
         /// The client's [`VERSION`].
         version: u16,
         /// The mount that will put and get.
         mount: MountId,
+        /// For how long its blocks are to be kept when the client is gone. The server may keep them for less.
+        keep_seconds: u32,
     },
+    /// The first message of another server, which is answered by a [`Greeting`]. What follows are datagrams.
+    Greeting(Greeting),
+}
+
+/// How servers begin to gossip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// The server's [`VERSION`].
+    pub version: u16,
+    /// Where the others find it: one server, one address.
+    pub address: SocketAddr,
 }
 
 /// What a server says.
@@ -45,6 +63,28 @@ pub enum ToClient {
     },
     /// What the server lends has changed.
     Lending(Lending),
+    /// The other servers that it knows of, [`MEMBERS_MAX`] at most; repeated when that changes.
+    Members(Vec<Member>),
+}
+
+/// A server, as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Member {
+    /// How it stands.
+    pub standing: Standing,
+    /// Where it serves.
+    pub address: SocketAddr,
+}
+
+/// What servers think of one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Standing {
+    /// It answers.
+    Alive,
+    /// It does not answer, and has a few seconds to prove that it can.
+    Suspected,
+    /// It has left, or does not answer any more.
+    Gone,
 }
 
 /// How much a server lends.
@@ -120,7 +160,7 @@ mod tests {
 
     #[test]
     fn messages_read_back_as_they_were_written() {
-        let hello = ToServer::Hello { version: VERSION, mount: MountId([7; 16]) };
+        let hello = ToServer::Hello { version: VERSION, mount: MountId([7; 16]), keep_seconds: 30 };
         let bytes = encode(&hello);
         let length = parse_length(bytes[..4].try_into().unwrap()).unwrap();
         assert_eq!(length, bytes.len() - 4);
@@ -129,6 +169,14 @@ mod tests {
         let lending = Lending { capacity_bytes: 2 << 30, pausing: true };
         let welcome = ToClient::Welcome { version: VERSION, instance: 9, lending };
         assert_eq!(decode::<ToClient>(&encode(&welcome)[4..]), Ok(welcome));
+    }
+
+    #[test]
+    fn as_many_members_as_there_may_be_are_one_message() {
+        let address = SocketAddr::from(([0xfd; 16], u16::MAX));
+        let members = vec![Member { standing: Standing::Gone, address }; MEMBERS_MAX];
+        let message = ToClient::Members(members);
+        assert_eq!(decode::<ToClient>(&encode(&message)[4..]), Ok(message));
     }
 
     #[test]

@@ -33,6 +33,9 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// The congestion window to start with. The default stalls with large datagrams.
 const INITIAL_WINDOW_BYTES: u64 = 1 << 20;
 
+/// Datagrams, in which servers gossip, that wait to be read. Further ones are lost.
+const DATAGRAMS_BYTES: usize = 64 << 10;
+
 /// A peer not heard of for this long is gone; a keep-alive is sent at a third of it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(9);
 
@@ -51,7 +54,8 @@ pub fn transport_config() -> Arc<TransportConfig> {
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .max_concurrent_bidi_streams(VarInt::from_u32(DATA_STREAMS_MAX + 1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAMS_BYTES))
+        .datagram_send_buffer_size(DATAGRAMS_BYTES)
         .max_idle_timeout(Some(
             IdleTimeout::try_from(IDLE_TIMEOUT).expect("seconds fit into 62 bits of milliseconds"),
         ))

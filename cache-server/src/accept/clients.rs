@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rampool_protocol::control::MountId;
 
-/// A client that comes back within this time finds its blocks.
-pub(crate) const GRACE: Duration = Duration::from_secs(30);
-
 /// So many mounts without anybody are kept at most.
 const LEFT_MAX: usize = 2 * Clients::MAX;
 
@@ -23,8 +20,15 @@ pub(crate) struct Clients {
 #[derive(Debug, Default)]
 struct Book {
     seats: Vec<Arc<Client>>,
-    /// Mounts that nobody is here for, and since when.
-    left: Vec<(MountId, Instant)>,
+    left: Vec<Left>,
+}
+
+/// A mount that nobody is here for.
+#[derive(Debug)]
+struct Left {
+    mount: MountId,
+    since: Instant,
+    keep: Duration,
 }
 
 /// A client that has said hello.
@@ -35,6 +39,8 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) mount: MountId,
     pub(crate) since: Instant,
+    /// For how long its blocks are kept when it is gone.
+    pub(crate) keep: Duration,
 }
 
 /// A client's place among the others.
@@ -56,7 +62,7 @@ impl Clients {
         }
         let client = Arc::new(client);
         book.seats.push(client.clone());
-        book.left.retain(|(mount, _)| *mount != client.mount);
+        book.left.retain(|left| left.mount != client.mount);
         Some(Seat { clients: self.clone(), client })
     }
 
@@ -70,12 +76,12 @@ impl Clients {
         let mut book = self.book.lock();
         // Whoever comes again and again under new names does not fill the list.
         let mut surplus = book.left.len().saturating_sub(LEFT_MAX);
-        let is_gone = |left: &mut (MountId, Instant)| {
+        let is_gone = |left: &mut Left| {
             let is_surplus = surplus > 0;
             surplus = surplus.saturating_sub(1);
-            is_surplus || now.saturating_duration_since(left.1) >= GRACE
+            is_surplus || now.saturating_duration_since(left.since) >= left.keep
         };
-        book.left.extract_if(.., is_gone).map(|(mount, _)| mount).collect()
+        book.left.extract_if(.., is_gone).map(|left| left.mount).collect()
     }
 }
 
@@ -83,9 +89,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut book = self.clients.book.lock();
         book.seats.retain(|seated| !Arc::ptr_eq(seated, &self.client));
-        let mount = self.client.mount;
+        let Client { mount, keep, .. } = *self.client;
         if !book.seats.iter().any(|seated| seated.mount == mount) {
-            book.left.push((mount, Instant::now()));
+            book.left.push(Left { mount, since: Instant::now(), keep });
         }
     }
 }
@@ -93,6 +99,8 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KEEP: Duration = Duration::from_secs(30);
 
     #[test]
     fn a_seat_is_free_again_when_its_client_leaves() {
@@ -102,6 +110,7 @@ mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             mount: MountId([0; 16]),
             since: Instant::now(),
+            keep: KEEP,
         };
         let mut seats: Vec<_> = (0..64).map(|_| clients.seat(client()).unwrap()).collect();
         assert!(clients.seat(client()).is_none());
@@ -118,16 +127,17 @@ mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             mount: MountId([mount; 16]),
             since: Instant::now(),
+            keep: KEEP,
         };
         let seats = [1, 1, 2, 3].map(|mount| clients.seat(client(mount)).unwrap());
         let [one, again, two, _three] = seats;
         drop((one, two));
-        let later = Instant::now() + GRACE;
+        let later = Instant::now() + KEEP;
         assert_eq!(clients.gone(Instant::now()), []);
         let _back = clients.seat(client(2)).unwrap();
         assert_eq!(clients.gone(later), [], "one is here still, two came back");
         drop(again);
-        assert_eq!(clients.gone(later + GRACE), [MountId([1; 16])]);
-        assert_eq!(clients.gone(later + GRACE), []);
+        assert_eq!(clients.gone(later + KEEP), [MountId([1; 16])]);
+        assert_eq!(clients.gone(later + KEEP), []);
     }
 }

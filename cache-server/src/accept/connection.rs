@@ -1,34 +1,31 @@
-//! One connection: handshake, hello, then data streams until it ends.
+//! One connection: handshake, first message, then what the peer is here for until it ends: data streams for a
+//! client, gossip for another server.
 //!
 //! Whatever is wrong with the peer ends its connection, with a reason that it is told, and is
 //! logged here, once.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn::{
-    Connection, ConnectionError, Incoming, ReadError, ReadExactError, RecvStream, SendStream,
-};
+use quinn::{Connection, ConnectionError, Incoming, ReadError, RecvStream, SendStream};
 use rampool_protocol::certs::{self, Role};
-use rampool_protocol::control::{self, CloseCode, MountId, ToClient, ToServer, VERSION};
+use rampool_protocol::control::{CloseCode, Greeting, ToClient, ToServer, VERSION};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::clients::{Client, Clients};
 use super::{Hall, data};
+use crate::messages::{End, read, tell};
 
-/// Handshake and hello together must not take longer.
+/// Handshake and first message together must not take longer.
 const HELLO_MAX: Duration = Duration::from_secs(5);
 
-/// Why a connection ends.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The peer closed it, went away or was refused by TLS.
-    Lost(ConnectionError),
-    /// We close it, and say why.
-    Closed(CloseCode, String),
-}
+/// A client that comes back within this time finds its blocks, whatever it asks for.
+const KEEP_MIN: Duration = Duration::from_secs(30);
+
+/// The longest for which blocks are kept for a client that is gone.
+const KEEP_MAX: Duration = Duration::from_secs(3600);
 
 /// The first stream of a connection.
 struct Control {
@@ -36,8 +33,8 @@ struct Control {
     recv: RecvStream,
 }
 
-/// Serves a connection until it ends.
-pub(super) async fn attend(incoming: Incoming, hall: Hall) {
+/// Serves a connection until it ends. `stranger` is its place until it has said what it is here for.
+pub(super) async fn attend(incoming: Incoming, stranger: OwnedSemaphorePermit, hall: Hall) {
     let address = incoming.remote_address();
     let began = tokio::time::Instant::now();
     let connection = match tokio::time::timeout_at(began + HELLO_MAX, incoming).await {
@@ -51,13 +48,34 @@ pub(super) async fn attend(incoming: Incoming, hall: Hall) {
             return;
         }
     };
-    let name: Arc<str> = certs::peer_name(&connection).unwrap_or_default().into();
-    let hello = tokio::time::timeout_at(began + HELLO_MAX, hello(&connection)).await;
-    let end = match hello {
-        Ok(Ok((control, mount))) => {
-            let client = Client { name: name.clone(), address, mount, since: Instant::now() };
-            serve(&connection, control, client, hall).await
-        }
+    let (name, role) = certs::peer(&connection).unwrap_or((String::new(), Role::Client));
+    let name: Arc<str> = name.into();
+    let first = tokio::time::timeout_at(began + HELLO_MAX, first_message(&connection)).await;
+    drop(stranger);
+    let end = match first {
+        Ok(Ok((control, said))) => match (said, role) {
+            (ToServer::Hello { version, .. }, _) if version != VERSION => {
+                End::other_version("client", version)
+            }
+            (ToServer::Hello { mount, keep_seconds, .. }, Role::Client) => {
+                let keep = Duration::from_secs(keep_seconds.into()).clamp(KEEP_MIN, KEEP_MAX);
+                let since = Instant::now();
+                let client = Client { name: name.clone(), address, mount, since, keep };
+                serve(&connection, control, client, hall).await
+            }
+            (ToServer::Greeting(Greeting { version, .. }), _) if version != VERSION => {
+                End::other_version("other server", version)
+            }
+            (ToServer::Greeting(greeting), Role::Server) => {
+                hall.gossip.attend(&connection, control.send, greeting).await
+            }
+            (ToServer::Hello { .. }, Role::Server) => End::violation(
+                "a server's certificate is no client's; issue one with --role client",
+            ),
+            (ToServer::Greeting(_), Role::Client) => End::violation(
+                "a client's certificate is no server's; issue one with --role server",
+            ),
+        },
         Ok(Err(end)) => end,
         Err(_) => End::violation(&format_args!("no hello within {HELLO_MAX:?}")),
     };
@@ -65,10 +83,10 @@ pub(super) async fn attend(incoming: Incoming, hall: Hall) {
         End::Lost(
             error @ (ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed),
         ) => {
-            info!(%address, %name, "left: {}", certs::explain(&error, Role::Client));
+            info!(%address, %name, "left: {}", certs::explain(&error, role));
         }
         End::Lost(error) => {
-            warn!(%address, %name, "lost: {}", certs::explain(&error, Role::Client));
+            warn!(%address, %name, "lost: {}", certs::explain(&error, role));
         }
         End::Closed(code, reason) => {
             warn!(%address, %name, "closed the connection: {reason}");
@@ -77,27 +95,14 @@ pub(super) async fn attend(incoming: Incoming, hall: Hall) {
     }
 }
 
-/// The client opens the control stream and says which version it speaks, for which mount.
-async fn hello(connection: &Connection) -> Result<(Control, MountId), End> {
+/// The peer opens the control stream and says what it is here for.
+async fn first_message(connection: &Connection) -> Result<(Control, ToServer), End> {
     let (send, mut recv) = connection.accept_bi().await.map_err(End::Lost)?;
-    let mut length = [0; 4];
-    read(&mut recv, &mut length).await?;
-    let length = control::parse_length(length).map_err(|error| End::violation(&error))?;
-    let mut body = vec![0; length];
-    read(&mut recv, &mut body).await?;
-    let ToServer::Hello { version, mount } =
-        control::decode(&body).map_err(|error| End::violation(&error))?;
-    if version != VERSION {
-        let reason = format!(
-            "the client speaks version {version} of the protocol, this server version {VERSION}; \
-             install the same release on both"
-        );
-        return Err(End::Closed(CloseCode::Version, reason));
-    }
-    Ok((Control { send, recv }, mount))
+    let said = read(&mut recv).await?;
+    Ok((Control { send, recv }, said))
 }
 
-/// Welcomes the client, then serves its data streams and tells it how much is lent.
+/// Welcomes the client, then serves its data streams and tells it how much is lent, and who else lends.
 async fn serve(connection: &Connection, control: Control, client: Client, mut hall: Hall) -> End {
     let Control { mut send, mut recv } = control;
     let (mount, address, name) = (client.mount, client.address, client.name.clone());
@@ -117,20 +122,28 @@ async fn serve(connection: &Connection, control: Control, client: Client, mut ha
     }
     info!(%address, %name, "connected");
 
+    let mut members = hall.gossip.members();
+    if !members.borrow().is_empty() {
+        members.mark_changed();
+    }
     let mut streams = JoinSet::new();
     let mut listening = true;
     let mut byte = [0];
     loop {
-        tokio::select! {
+        let news = tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
                     let service = hall.service.clone();
                     streams.spawn(async move { data::serve(&service, mount, send, recv).await });
+                    continue;
                 }
                 Err(error) => return End::Lost(error),
             },
             Some(stream) = streams.join_next() => match stream {
-                Ok(Ok(())) => debug!(%address, "a data stream ended"),
+                Ok(Ok(())) => {
+                    debug!(%address, "a data stream ended");
+                    continue;
+                }
                 Ok(Err(end)) => return end,
                 // We cancel none; what is left is a bug in the task, which ends this client only.
                 Err(error) => return End::violation(&format_args!("the server failed: {error}")),
@@ -138,43 +151,21 @@ async fn serve(connection: &Connection, control: Control, client: Client, mut ha
             said = recv.read(&mut byte), if listening => match said {
                 Ok(Some(_)) => return End::violation("a second message on the control stream"),
                 // A client may end its side: it has nothing more to say.
-                Ok(None) | Err(ReadError::Reset(_)) => listening = false,
+                Ok(None) | Err(ReadError::Reset(_)) => {
+                    listening = false;
+                    continue;
+                }
                 Err(error) => return End::lost_or_violation(error),
             },
             Ok(()) = hall.lending.changed() => {
-                let lending = *hall.lending.borrow_and_update();
-                if let Err(end) = tell(&mut send, &ToClient::Lending(lending)).await {
-                    return end;
-                }
+                ToClient::Lending(*hall.lending.borrow_and_update())
             }
-        }
-    }
-}
-
-async fn tell(send: &mut SendStream, message: &ToClient) -> Result<(), End> {
-    send.write_all(&control::encode(message)).await.map_err(|error| match error {
-        quinn::WriteError::ConnectionLost(lost) => End::Lost(lost),
-        _ => End::violation("the control stream was closed"),
-    })
-}
-
-async fn read(recv: &mut RecvStream, buffer: &mut [u8]) -> Result<(), End> {
-    recv.read_exact(buffer).await.map_err(|error| match error {
-        ReadExactError::ReadError(error) => End::lost_or_violation(error),
-        ReadExactError::FinishedEarly(_) => End::violation("a control message that is cut short"),
-    })
-}
-
-impl End {
-    /// The peer broke the protocol in this way.
-    pub(super) fn violation(reason: &(impl fmt::Display + ?Sized)) -> Self {
-        Self::Closed(CloseCode::Protocol, reason.to_string())
-    }
-
-    fn lost_or_violation(error: ReadError) -> Self {
-        match error {
-            ReadError::ConnectionLost(lost) => Self::Lost(lost),
-            other => Self::violation(&format_args!("the control stream failed: {other}")),
+            Ok(()) = members.changed() => {
+                ToClient::Members(members.borrow_and_update().to_vec())
+            }
+        };
+        if let Err(end) = tell(&mut send, &news).await {
+            return end;
         }
     }
 }

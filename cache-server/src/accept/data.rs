@@ -9,7 +9,7 @@ use rampool_protocol::block::PutEntry;
 use rampool_protocol::control::MountId;
 use rampool_protocol::frame::{self, HEADER_SIZE, Header, RUN_BLOCKS_MAX, Verb};
 
-use super::connection::End;
+use crate::messages::End;
 use crate::serve::Service;
 
 /// Blocks of a PUT that are read at once.

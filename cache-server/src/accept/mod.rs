@@ -1,6 +1,6 @@
 //! The network side: who may come in, and what they may send.
 //!
-//! quinn is used here and nowhere else. One task accepts; each connection has a task that owns
+//! One task accepts; each connection has a task that owns
 //! the tasks of its data streams; all end with [`Acceptor::run`].
 
 mod clients;
@@ -17,16 +17,20 @@ use quinn::{Endpoint, TokioRuntime};
 use rampool_protocol::certs::Identity;
 use rampool_protocol::control::{CloseCode, Lending};
 use rampool_protocol::endpoint;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use crate::gossip::{self, Gossip};
 use crate::serve::Service;
 pub(crate) use clients::{Client, Clients};
 
-/// Connections that have not said hello yet, above those of all clients. More are refused at
-/// once, before anything is spent on them.
+/// Connections that have not said what they are here for. More are refused at once, before anything is spent on
+/// them.
 const STRANGERS_MAX: usize = 32;
+
+/// All connections. Those that have found no seat among clients or servers are about to be told so.
+const CONNECTIONS_MAX: usize = Clients::MAX + gossip::SEATS_MAX + 2 * STRANGERS_MAX;
 
 /// How long the peers are given to hear that the server ends.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
@@ -45,6 +49,7 @@ pub(crate) struct Hall {
     pub(crate) service: Arc<Service>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) lending: watch::Receiver<Lending>,
+    pub(crate) gossip: Gossip,
 }
 
 impl Acceptor {
@@ -71,6 +76,11 @@ impl Acceptor {
         self.address
     }
 
+    /// What other servers are called from.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
     /// What to tell the administrator about the socket.
     pub(crate) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
@@ -79,16 +89,22 @@ impl Acceptor {
     /// Serves until `stop` completes, then tells every client and ends all tasks.
     pub(crate) async fn run(self, hall: Hall, stop: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
+        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
                 incoming = self.endpoint.accept() => {
                     let Some(incoming) = incoming else { break };
-                    if connections.len() < Clients::MAX + STRANGERS_MAX {
-                        connections.spawn(connection::attend(incoming, hall.clone()));
-                    } else {
-                        warn!(address = %incoming.remote_address(), "refused: too many connections");
-                        incoming.refuse();
+                    let place = strangers.clone().try_acquire_owned();
+                    match place.ok().filter(|_| connections.len() < CONNECTIONS_MAX) {
+                        Some(place) => {
+                            connections.spawn(connection::attend(incoming, place, hall.clone()));
+                        }
+                        None => {
+                            let address = incoming.remote_address();
+                            warn!(%address, "refused: too many connections");
+                            incoming.refuse();
+                        }
                     }
                 }
                 Some(_) = connections.join_next() => {}

@@ -47,7 +47,8 @@ impl Peer {
         config: quinn::ClientConfig,
         mount: MountId,
     ) -> Result<Self, ConnectionError> {
-        Self::hello(server, config, ToServer::Hello { version: VERSION, mount }).await
+        Self::hello(server, config, ToServer::Hello { version: VERSION, mount, keep_seconds: 0 })
+            .await
     }
 
     pub async fn hello(

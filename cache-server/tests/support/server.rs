@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server. It ends with this value.
 pub struct Server {
@@ -44,8 +44,11 @@ impl Server {
     fn start_as(mut command: Command, keys: &Path, lend: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("status.sock");
+        if !more.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--lend", lend, "--keys"])
+            .args(["--lend", lend, "--keys"])
             .arg(keys)
             .arg("--status-socket")
             .arg(&socket)
@@ -86,6 +89,19 @@ impl Server {
     pub fn status(&self) -> serde_json::Value {
         let document = rampool_protocol::status::fetch(&self.socket).expect("a status");
         serde_json::from_str(&document).expect("JSON")
+    }
+
+    /// Waits until the status is as `wanted`.
+    pub fn wait_until(&self, what: &str, wanted: impl Fn(&serde_json::Value) -> bool) {
+        let began = Instant::now();
+        loop {
+            let status = self.status();
+            if wanted(&status) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "never: {what}; {status}");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -183,6 +183,11 @@ impl Deadlines {
         }
     }
 
+    /// How many are looked after, answered or not.
+    pub(super) fn waiting(&self) -> usize {
+        self.ring.lock().waiting
+    }
+
     /// Looks at them for ever. `late` is called for each whose server has not answered in time.
     pub(super) async fn keep(&self, late: impl Fn(&Server)) {
         loop {
@@ -265,6 +270,7 @@ impl Ring {
 mod tests {
     use super::*;
     use crate::remote::ServerAddress;
+    use crate::remote::seal::SealCount;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     /// Counts how often it was told, and how often a second way was asked for.
@@ -293,7 +299,7 @@ mod tests {
 
     fn server() -> Arc<Server> {
         let found = ([127, 0, 0, 1], 1).into();
-        Arc::new(Server::new(&ServerAddress { given: "here".to_owned(), found }).0)
+        Arc::new(Server::new(ServerAddress { shown: "here".to_owned(), found }, SealCount(0)).0)
     }
 
     const MS: Duration = Duration::from_millis(1);

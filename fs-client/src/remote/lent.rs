@@ -35,7 +35,7 @@ pub(super) struct LentTable {
 }
 
 /// The fingerprint (0 is a free place), then server and count: 8 and 56 bits.
-type RawEntry = [u64; 2];
+pub(super) type RawEntry = [u64; 2];
 
 impl LentTable {
     /// A table of about `bytes` bytes, which become resident as they are used.
@@ -89,6 +89,26 @@ impl LentTable {
         self.forget_if(key, |found| found == lent)
     }
 
+    /// All entries, as another table takes them, part by part.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Vec<RawEntry>> {
+        let is_used = |entry: &&RawEntry| **entry != FREE;
+        self.parts.iter().map(move |part| part.lock().iter().filter(is_used).copied().collect())
+    }
+
+    /// Takes an entry of an earlier table, if there is room.
+    pub(super) fn restore(&self, entry: RawEntry) {
+        let [fingerprint, _] = entry;
+        if fingerprint == 0 {
+            return;
+        }
+        self.with_set_of(fingerprint, |set| {
+            if let Some(place) = set.iter().position(|&entry| entry == FREE) {
+                set[place] = entry;
+                self.held.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+
     /// How many blocks are believed to be lent.
     pub(super) fn len(&self) -> usize {
         self.held.load(Ordering::Relaxed)
@@ -109,10 +129,14 @@ impl LentTable {
 
     fn with_set<T>(&self, key: BlockKey, act: impl FnOnce(&mut [RawEntry], u64) -> T) -> T {
         let fingerprint = key.hash().max(1);
+        self.with_set_of(fingerprint, |set| act(set, fingerprint))
+    }
+
+    fn with_set_of<T>(&self, fingerprint: u64, act: impl FnOnce(&mut [RawEntry]) -> T) -> T {
         let set = fingerprint as usize % (self.parts.len() * SETS_A_PART);
         let mut part = self.parts[set / SETS_A_PART].lock();
         let start = set % SETS_A_PART * WAYS;
-        act(&mut part[start..start + WAYS], fingerprint)
+        act(&mut part[start..start + WAYS])
     }
 }
 
@@ -124,6 +148,11 @@ fn pack(fingerprint: u64, lent: Lent) -> RawEntry {
 fn unpack(entry: RawEntry) -> Lent {
     let server = ServerIndex((entry[1] >> 56) as u8);
     Lent { server, count: SealCount(entry[1] & ((1 << 56) - 1)) }
+}
+
+/// The sealing that an entry is of.
+pub(super) fn count(entry: RawEntry) -> SealCount {
+    unpack(entry).count
 }
 
 fn oldest(set: &[RawEntry]) -> usize {
@@ -154,6 +183,17 @@ mod tests {
         assert_eq!(table.get(key(1)), Some(lent(5)), "it was sent anew meanwhile");
         table.forget(key(1));
         assert_eq!((table.get(key(1)), table.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_larger_table_takes_the_entries_of_a_smaller_one() {
+        let (small, large) = (LentTable::new(0), LentTable::new(4 << 20));
+        (1..1000).for_each(|n| small.insert_if(key(n), lent(n), || true));
+        for entry in small.entries().flatten() {
+            large.restore(entry);
+        }
+        assert_eq!(large.len(), small.len());
+        assert_eq!(large.get(key(5)), Some(lent(5)));
     }
 
     #[test]

@@ -17,13 +17,13 @@ use rampool_protocol::certs::{Role, SERVER_NAME, explain};
 use rampool_protocol::control::{self, CloseCode, ToClient, ToServer, VERSION};
 use rampool_protocol::endpoint;
 use rampool_protocol::frame::{HEADER_SIZE, Header, PutOutcome, RequestId, Verb};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 use zerocopy::IntoBytes as _;
 
+use super::Shared;
 use super::sender::{self, SentBlock};
 use super::server::{GetAnswer, GetRequest, Inbox, Server};
-use super::{Offer, Shared};
 
 /// A server that does not welcome us within this time is tried again later.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +31,9 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between attempts to connect: doubled after each that fails.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// The pause where another address leads to the same server.
+const RETRY_SAME: Duration = Duration::from_secs(60);
 
 /// Frames of blocks under way that the server has not answered.
 const PUTS_UNDER_WAY_MAX: usize = 8;
@@ -56,46 +59,40 @@ struct UnderWay {
     put_answered: Notify,
 }
 
-/// Keeps a connection to each server and sends what is offered, until told to stop.
-pub(super) async fn run(
-    shared: Arc<Shared>,
-    mut endpoints: Endpoints,
-    inboxes: Vec<Inbox>,
-    queue: mpsc::Receiver<Offer>,
-    mut stop: watch::Receiver<bool>,
-) {
-    for (server, inbox) in shared.servers.iter().zip(inboxes) {
-        match endpoints.for_address(server.address.found) {
-            Ok(endpoint) => {
-                let (shared, server) = (shared.clone(), server.clone());
-                let config = endpoints.config.clone();
-                tokio::spawn(keep(shared, server, endpoint, config, inbox));
-            }
-            Err(error) => {
-                tracing::warn!(server = server.address.given, %error, "no socket");
-                server.disconnected(&error.to_string());
-            }
-        }
-    }
-    tokio::select! {
-        () = sender::run(&shared, queue) => {}
-        () = shared.deadlines.keep(|server| shared.gave_up(server)) => {}
-        () = shared.keep_noting_what_pays() => {}
-        _ = stop.wait_for(|&stop| stop) => {}
-    }
-    // The tasks end with this thread's runtime.
-    for endpoint in [endpoints.v4, endpoints.v6].into_iter().flatten() {
-        endpoint.close(CloseCode::Done.into(), b"the mount ends");
-        let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
-    }
+/// From where servers are called.
+pub(super) struct Caller {
+    endpoint: Endpoint,
+    config: quinn::ClientConfig,
 }
+
+/// The server is connected already, as another.
+#[derive(Debug, thiserror::Error)]
+#[error("it is the same server as {0}")]
+struct SameServer(String);
 
 impl Endpoints {
     pub(super) fn new(config: quinn::ClientConfig) -> Self {
         Self { config, v4: None, v6: None }
     }
 
-    fn for_address(&mut self, address: SocketAddr) -> std::io::Result<Endpoint> {
+    /// From where `address` is called.
+    ///
+    /// # Errors
+    /// There is no socket for such addresses.
+    pub(super) fn for_address(&mut self, address: SocketAddr) -> std::io::Result<Caller> {
+        let endpoint = self.endpoint_for(address)?;
+        Ok(Caller { endpoint, config: self.config.clone() })
+    }
+
+    /// Says goodbye to all servers.
+    pub(super) async fn end(self) {
+        for endpoint in [self.v4, self.v6].into_iter().flatten() {
+            endpoint.close(CloseCode::Done.into(), b"the mount ends");
+            let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
+        }
+    }
+
+    fn endpoint_for(&mut self, address: SocketAddr) -> std::io::Result<Endpoint> {
         let (endpoint, any) = match address {
             SocketAddr::V4(_) => (&mut self.v4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
             SocketAddr::V6(_) => (&mut self.v6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
@@ -115,16 +112,15 @@ impl Endpoints {
 }
 
 /// Connects, serves, and connects again.
-async fn keep(
+pub(super) async fn keep(
     shared: Arc<Shared>,
     server: Arc<Server>,
-    endpoint: Endpoint,
-    config: quinn::ClientConfig,
+    caller: Caller,
     mut inbox: Inbox,
 ) {
     let mut pause = RETRY_MIN;
     loop {
-        let result = match connect(&server, &endpoint, &config).await {
+        let result = match connect(&server, &caller).await {
             Ok((connection, control)) => {
                 let result = serve(&shared, &server, &connection, control, &mut inbox).await;
                 if server.is_connected() {
@@ -135,23 +131,27 @@ async fn keep(
             }
             Err(error) => Err(error),
         };
+        let is_same = result.as_ref().is_err_and(anyhow::Error::is::<SameServer>);
         if let Err(error) = result
             && server.disconnected(&format!("{error:#}"))
         {
-            tracing::warn!(server = server.address.given, "{error:#}; trying again");
+            match is_same {
+                true => tracing::info!(server = server.address.shown, "{error:#}"),
+                false => tracing::warn!(server = server.address.shown, "{error:#}; trying again"),
+            }
         }
+        shared.members.is_silent(server.address.found);
         // What waits for the lost connection is a miss now.
         while inbox.gets.try_recv().is_ok() {}
         while inbox.puts.try_recv().is_ok() {}
-        sleep(pause).await;
+        sleep(if is_same { RETRY_SAME } else { pause }).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
 
 async fn connect(
     server: &Server,
-    endpoint: &Endpoint,
-    config: &quinn::ClientConfig,
+    Caller { endpoint, config }: &Caller,
 ) -> anyhow::Result<(Connection, (SendStream, RecvStream))> {
     let connecting = endpoint.connect_with(config.clone(), server.address.found, SERVER_NAME)?;
     let connection = timeout(WELCOME_TIMEOUT, connecting)
@@ -171,7 +171,8 @@ async fn serve(
     (mut ask, mut tell): (SendStream, RecvStream),
     inbox: &mut Inbox,
 ) -> anyhow::Result<()> {
-    let hello = ToServer::Hello { version: VERSION, mount: shared.sealer.mount() };
+    let mount = shared.sealer.mount();
+    let hello = ToServer::Hello { version: VERSION, mount, keep_seconds: shared.keep_seconds };
     ask.write_all(&control::encode(&hello)).await.map_err(|_| lost(connection))?;
     let welcome = timeout(WELCOME_TIMEOUT, read_message(connection, &mut tell))
         .await
@@ -182,12 +183,15 @@ async fn serve(
     if version != VERSION {
         bail!("the server speaks version {version}, we speak {VERSION}; upgrade the older");
     }
+    if let Some(other) = shared.servers.also_known_as(instance, server.address.found) {
+        return Err(SameServer(other).into());
+    }
     let (gets_out, gets_in) = connection.open_bi().await.map_err(|_| lost(connection))?;
     let (puts_out, puts_in) = connection.open_bi().await.map_err(|_| lost(connection))?;
     // A reader waits for the one, nobody for the other.
     let _ = gets_out.set_priority(1);
     server.connected(lending, instance, shared.last_seal());
-    tracing::info!(server = server.address.given, "connected");
+    tracing::info!(server = server.address.shown, "connected");
 
     let under_way = UnderWay::default();
     let result = tokio::select! {
@@ -195,7 +199,7 @@ async fn serve(
         biased;
         result = read_answers(shared, server, &under_way, gets_in) => result,
         result = send_gets(&under_way, gets_out, &mut inbox.gets) => result,
-        result = read_lending(connection, server, &mut tell) => result,
+        result = read_news(shared, connection, server, &mut tell) => result,
         result = send_puts(shared, &under_way, puts_out, &mut inbox.puts) => result,
         result = read_answers(shared, server, &under_way, puts_in) => result,
     };
@@ -206,7 +210,8 @@ async fn serve(
     }
 }
 
-async fn read_lending(
+async fn read_news(
+    shared: &Shared,
     connection: &Connection,
     server: &Server,
     tell: &mut RecvStream,
@@ -214,6 +219,7 @@ async fn read_lending(
     loop {
         match read_message(connection, tell).await? {
             ToClient::Lending(lending) => server.lends(lending),
+            ToClient::Members(members) => shared.members.tells(server.address.found, members),
             ToClient::Welcome { .. } => bail!("the server welcomed us twice"),
         }
     }

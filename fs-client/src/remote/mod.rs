@@ -11,16 +11,22 @@
 mod asker;
 mod breaker;
 mod hedge;
+mod keepers;
+mod key_file;
 mod lent;
 mod link;
+mod members;
+mod names;
 mod placement;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 pub(crate) mod races;
 mod route;
+mod saved;
 mod seal;
 mod sender;
 mod server;
+mod servers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,17 +48,33 @@ use crate::sync::sync_channel;
 pub(crate) use asker::SourceRead;
 use asker::{Asker, Deadlines, Told, Waits};
 use hedge::Wait;
+use keepers::Keepers;
+pub(crate) use key_file::KeyFile;
 use lent::{Lent, LentTable, ServerIndex};
+use members::Members;
+pub(crate) use names::Given;
 use route::Way;
-use seal::{SealCount, Sealer};
+pub(crate) use saved::Note;
+use saved::State;
+use seal::{Run, SealCount, Sealer, Secret};
 pub(crate) use server::ServerReport;
 use server::{GetAnswer, GetRequest, Server};
+use servers::Servers;
 
 /// How long a reader that waits for servers does so at least, before it reads the source.
 const DEADLINE: Duration = Duration::from_millis(20);
 
 /// Of what is not worth lending, one stretch in so many is lent all the same: else nobody would know when it is.
 const SAMPLED_STRETCHES: u64 = 32;
+
+/// For how long servers are asked to keep the blocks of a mount that may come back.
+const KEEP_SECONDS: u32 = 600;
+
+/// What is worth lending is found out so often.
+const NOTE_EVERY: Duration = Duration::from_millis(200);
+
+/// Servers that one mount can use: the lent table has 8 bits for them.
+pub(crate) const SERVERS_MAX: usize = 255;
 
 /// When servers are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -63,18 +85,13 @@ pub(crate) enum UseServers {
     Always,
 }
 
-/// What is worth lending is found out so often.
-const NOTE_EVERY: Duration = Duration::from_millis(200);
-
-/// Servers that one mount can use: the lent table has 8 bits for them.
-pub(crate) const SERVERS_MAX: usize = 255;
-
 /// The memory that others lend us.
 pub(crate) struct Tier {
     shared: Arc<Shared>,
     offers: Option<mpsc::Sender<Offer>>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
+    key_file: Option<KeyFile>,
 }
 
 /// A clean block on its way to a server.
@@ -136,11 +153,11 @@ pub(crate) enum Outcome {
     Nothing,
 }
 
-/// A server's address as it was given, and as it was found.
+/// A server's address, and as what it is shown.
 #[derive(Clone, Debug)]
-pub(crate) struct ServerAddress {
-    pub(crate) given: String,
-    pub(crate) found: SocketAddr,
+struct ServerAddress {
+    shown: String,
+    found: SocketAddr,
 }
 
 /// What the tier may take.
@@ -156,16 +173,26 @@ pub(crate) struct Limits {
 struct Shared {
     use_servers: UseServers,
     sealer: Sealer,
+    /// For how long servers are asked to keep our blocks when we are gone.
+    keep_seconds: u32,
     lent: LentTable,
-    servers: Vec<Arc<Server>>,
+    servers: Servers,
+    members: Members,
     epochs: Arc<Epochs>,
     source: SourcePace,
-    /// Some server is worth lending to: what streams read, and other blocks.
-    pays: [AtomicBool; 2],
+    pays: Pays,
     deadlines: Deadlines,
     /// How many blocks were sealed.
     seals: AtomicU64,
     counts: Counts,
+}
+
+/// Whether some server is worth lending to.
+struct Pays {
+    /// What streams pass over.
+    streamed: AtomicBool,
+    /// Other blocks.
+    others: AtomicBool,
 }
 
 #[derive(Default)]
@@ -187,6 +214,8 @@ pub(crate) struct TierReport {
     rejected_blocks: u64,
     lent_blocks: usize,
     queued_blocks: usize,
+    /// Short reads for which servers were asked, and that nobody has answered.
+    waiting_reads: usize,
     timeouts: u64,
     late_answers: u64,
     /// Reads for which the source was asked as well, because a server was late.
@@ -198,64 +227,70 @@ pub(crate) struct TierReport {
 impl Tier {
     /// A tier without servers, which takes and gives nothing.
     pub(crate) fn none(epochs: Arc<Epochs>) -> Self {
-        let shared = Shared {
-            use_servers: UseServers::Auto,
-            sealer: Sealer::new(),
-            lent: LentTable::new(0),
-            servers: Vec::new(),
-            epochs,
-            source: SourcePace::default(),
-            pays: [AtomicBool::new(false), AtomicBool::new(true)],
-            deadlines: Deadlines::new(Instant::now()),
-            seals: AtomicU64::new(0),
-            counts: Counts::default(),
-        };
+        let sealer = Sealer::new(&Secret::random(), &[Run::after(SealCount(0))]);
+        let shared = Shared::new(UseServers::Auto, sealer, 0, epochs);
         let (stop, _) = watch::channel(true);
-        Self { shared: Arc::new(shared), offers: None, stop, thread: None }
+        Self { shared: Arc::new(shared), offers: None, stop, thread: None, key_file: None }
     }
 
-    /// Starts the tier's thread, which connects to `servers` and stays connected.
+    /// Starts the tier's thread, which connects to the servers that are given, and to those that they tell of, and stays
+    /// connected.
     ///
     /// # Errors
     /// No thread, runtime or socket could be made.
     pub(crate) fn start(
-        servers: &[ServerAddress],
+        given: Vec<Given>,
         use_servers: UseServers,
         identity: &Identity,
         epochs: Arc<Epochs>,
         Limits { queue_max, table_bytes }: Limits,
-    ) -> std::io::Result<Self> {
-        debug_assert!(servers.len() <= SERVERS_MAX, "checked where the options are read");
-        let mut inboxes = Vec::with_capacity(servers.len());
-        let servers = servers
-            .iter()
-            .map(|address| {
-                let (server, inbox) = Server::new(address);
-                inboxes.push(inbox);
-                Arc::new(server)
-            })
-            .collect();
-        let shared = Arc::new(Shared {
-            use_servers,
-            sealer: Sealer::new(),
-            lent: LentTable::new(table_bytes),
-            servers,
-            epochs,
-            source: SourcePace::default(),
-            pays: [AtomicBool::new(false), AtomicBool::new(true)],
-            deadlines: Deadlines::new(Instant::now()),
-            seals: AtomicU64::new(0),
-            counts: Counts::default(),
-        });
+        key_file: Option<KeyFile>,
+    ) -> std::io::Result<(Self, Vec<Note>)> {
+        let (shared, notes) = Shared::restored(use_servers, table_bytes, epochs, key_file.as_ref());
+        let shared = Arc::new(shared);
         let (offers, queue) = mpsc::channel(queue_max.max(1));
         let (stop, stopped) = watch::channel(false);
         let endpoints = link::Endpoints::new(identity.client_config());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let theirs = shared.clone();
         let thread = std::thread::Builder::new().name("remote".to_owned()).spawn(move || {
-            runtime.block_on(link::run(theirs, endpoints, inboxes, queue, stopped));
+            runtime.block_on(theirs.run(
+                Keepers::new(theirs.clone(), endpoints, given),
+                queue,
+                stopped,
+            ));
+            // A name that is being looked up is not waited for.
+            runtime.shutdown_background();
         })?;
-        Ok(Self { shared, offers: Some(offers), stop, thread: Some(thread) })
+        let (offers, thread) = (Some(offers), Some(thread));
+        Ok((Self { shared, offers, stop, thread, key_file }, notes))
+    }
+
+    /// Whether there is a key file: then [`Self::save`] is of use.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.key_file.is_some()
+    }
+
+    /// Writes down where the blocks are, and `notes`, for the next run of this mount. The notes must have been taken
+    /// before: what is written after that is forgotten here.
+    ///
+    /// # Errors
+    /// The file beside the key file cannot be written.
+    pub(crate) fn save(&self, notes: Vec<Note>) -> std::io::Result<usize> {
+        let Some(key_file) = &self.key_file else { return Ok(0) };
+        let shared = &self.shared;
+        let state = State {
+            // The table may grow while it is written: what is in it then was sealed up to this one, or is lost.
+            last: shared.last_seal(),
+            runs: shared.sealer.runs().collect(),
+            servers: shared.servers.to_remember(),
+            notes,
+        };
+        let last = state.last;
+        let is_known = move |entry: &lent::RawEntry| lent::count(*entry) <= last;
+        let entries = shared.lent.entries();
+        let entries = entries.map(|part| part.into_iter().filter(is_known).collect());
+        saved::save(&key_file.state_path(), &key_file.secret.signing_key(), &state, entries)
     }
 
     /// Offers a block that fell out of the local cache. Never waits: what finds no place in the
@@ -263,7 +298,7 @@ impl Tier {
     pub(crate) fn offer(&self, offer: Offer) {
         let Some(offers) = &self.offers else { return };
         // Before anything is spent on it.
-        let pays = self.shared.pays[usize::from(!offer.streamed)].load(Relaxed)
+        let pays = self.shared.pays.of(offer.streamed).load(Relaxed)
             || self.shared.use_servers == UseServers::Always;
         if !pays && !is_sampled(offer.key) || self.shared.lent(offer.key).is_some() {
             return;
@@ -289,9 +324,9 @@ impl Tier {
         // All servers at once, then the answers one after the other.
         let mut asked = Vec::new();
         let mut deadline = DEADLINE;
-        for (n, server) in shared.servers.iter().enumerate() {
+        for (index, server) in shared.servers.all() {
             let theirs: Vec<(usize, Lent)> =
-                found.iter().filter(|(_, lent)| usize::from(lent.server.0) == n).copied().collect();
+                found.iter().filter(|(_, lent)| lent.server == index).copied().collect();
             if theirs.is_empty() {
                 continue;
             }
@@ -309,14 +344,14 @@ impl Tier {
                 // Without an answer it lets go of its end, which tells us as well.
                 let asker = Asker::new(Passed(move |answer| tell.send(answer).is_ok()));
                 place.send(GetRequest { keys: keys.collect(), asker, began });
-                asked.push((server, run.to_vec(), told));
+                asked.push((server.clone(), run.to_vec(), told));
             }
         }
         for (server, run, told) in asked {
             let left = deadline.saturating_sub(began.elapsed());
             match told.recv_timeout(left) {
-                Ok(answer) => shared.open(server, wanted, &run, &answer),
-                Err(_) => shared.gave_up(server),
+                Ok(answer) => shared.open(&server, wanted, &run, &answer),
+                Err(_) => shared.gave_up(&server),
             }
         }
     }
@@ -334,14 +369,14 @@ impl Tier {
             held.push((key, lent));
         }
         let Some(holder) = holder else { return WayTo::Nobody };
-        let server = &self.shared.servers[usize::from(holder.0)];
+        let Some(server) = self.shared.servers.get(holder) else { return WayTo::Nobody };
         let (source, use_servers) = (&self.shared.source, self.shared.use_servers);
         match server.way(Length::Short, source, use_servers, Instant::now()) {
             None => WayTo::Nobody,
             Some((Way::Round, _)) => WayTo::Source,
             Some((way, wait)) => {
                 let looks = way == Way::AskAndLook;
-                WayTo::Server(Held { server: server.clone(), blocks: held, wait, looks })
+                WayTo::Server(Held { server, blocks: held, wait, looks })
             }
         }
     }
@@ -392,20 +427,102 @@ impl Tier {
             rejected_blocks: counts.rejected.load(Relaxed),
             lent_blocks: self.shared.lent.len(),
             queued_blocks: queued,
+            waiting_reads: self.shared.deadlines.waiting(),
             timeouts: counts.timeouts.load(Relaxed),
             late_answers: counts.late.load(Relaxed),
             hedged_reads: counts.hedged.load(Relaxed),
             unauthentic_blocks: counts.unauthentic.load(Relaxed),
-            servers: self.shared.servers.iter().map(|server| server.report()).collect(),
+            servers: self.shared.servers.all().map(|(_, server)| server.report()).collect(),
         }
     }
 }
 
 impl Shared {
+    /// With what an earlier run of the mount has left, if there is a key file; and the notes that were left with it.
+    fn restored(
+        use_servers: UseServers,
+        table_bytes: usize,
+        epochs: Arc<Epochs>,
+        key_file: Option<&KeyFile>,
+    ) -> (Self, Vec<Note>) {
+        let secret = key_file.map_or_else(Secret::random, |file| file.secret.clone());
+        let kept = key_file.and_then(|file| {
+            let path = file.state_path();
+            let kept = saved::take(&path, &secret.signing_key());
+            if let Err(error) = &kept
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(
+                    "nothing is found again of what was lent: {}: {error}",
+                    path.display()
+                );
+            }
+            kept.ok()
+        });
+        let (last, mut runs) = match &kept {
+            Some((state, _)) => (state.last, state.runs.clone()),
+            None => (SealCount(0), Vec::new()),
+        };
+        let surplus = (runs.len() + 1).saturating_sub(saved::RUNS_MAX);
+        runs.drain(..surplus);
+        runs.push(Run::after(last));
+        let mut shared = Self::new(use_servers, Sealer::new(&secret, &runs), table_bytes, epochs);
+        shared.keep_seconds = if key_file.is_some() { KEEP_SECONDS } else { 0 };
+        shared.seals = AtomicU64::new(last.0);
+        let Some((State { servers, notes, .. }, entries)) = kept else {
+            return (shared, Vec::new());
+        };
+        shared.servers.remember(servers);
+        for entry in entries.filter(|&entry| lent::count(entry) >= runs[0].from) {
+            shared.lent.restore(entry);
+        }
+        tracing::info!("{} blocks were lent and may be found again", shared.lent.len());
+        (shared, notes)
+    }
+
+    fn new(
+        use_servers: UseServers,
+        sealer: Sealer,
+        table_bytes: usize,
+        epochs: Arc<Epochs>,
+    ) -> Self {
+        Self {
+            use_servers,
+            sealer,
+            keep_seconds: 0,
+            lent: LentTable::new(table_bytes),
+            servers: Servers::default(),
+            members: Members::default(),
+            epochs,
+            source: SourcePace::default(),
+            pays: Pays { streamed: AtomicBool::new(false), others: AtomicBool::new(true) },
+            deadlines: Deadlines::new(Instant::now()),
+            seals: AtomicU64::new(0),
+            counts: Counts::default(),
+        }
+    }
+
+    /// What the tier's thread does, until told to stop. The tasks of connections end with its runtime.
+    async fn run(
+        self: &Arc<Self>,
+        mut keepers: Keepers,
+        queue: mpsc::Receiver<Offer>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        tokio::select! {
+            () = sender::run(self, queue) => {}
+            () = self.deadlines.keep(|server| self.gave_up(server)) => {}
+            () = self.keep_noting_what_pays() => {}
+            () = keepers.run() => {}
+            _ = stop.wait_for(|&stop| stop) => {}
+        }
+        keepers.end().await;
+    }
+
     /// Where a block is lent to, unless that server was started anew since.
     fn lent(&self, key: BlockKey) -> Option<Lent> {
         let lent = self.lent.get(key)?;
-        if self.servers[usize::from(lent.server.0)].may_hold(lent.count) {
+        if self.servers.may_hold(lent) {
             return Some(lent);
         }
         self.lent.forget_this(key, lent);
@@ -420,17 +537,18 @@ impl Shared {
 
     /// Whether a block is worth sending to a server, by what was measured.
     fn lends(&self, server: ServerIndex, offer: &Offer) -> bool {
-        let pays = || self.servers[usize::from(server.0)].pays(offer.streamed, &self.source);
+        let server = self.servers.get(server);
+        let pays = || server.is_some_and(|server| server.pays(offer.streamed, &self.source));
         self.use_servers == UseServers::Always || pays() || is_sampled(offer.key)
     }
 
     /// Notes for those who offer what pays anywhere, again and again.
     async fn keep_noting_what_pays(&self) {
         loop {
-            for (pays, streamed) in self.pays.iter().zip([true, false]) {
-                let anywhere =
-                    self.servers.iter().any(|server| server.pays(streamed, &self.source));
-                pays.store(anywhere, Relaxed);
+            for streamed in [true, false] {
+                let mut servers = self.servers.all();
+                let anywhere = servers.any(|(_, server)| server.pays(streamed, &self.source));
+                self.pays.of(streamed).store(anywhere, Relaxed);
             }
             tokio::time::sleep(NOTE_EVERY).await;
         }
@@ -479,11 +597,13 @@ impl Shared {
 
     /// Servers that can take blocks now.
     fn candidates(&self) -> Vec<placement::Candidate> {
-        self.servers
-            .iter()
-            .enumerate()
-            .map(|(n, server)| server.candidate(ServerIndex(n as u8)))
-            .collect()
+        self.servers.all().map(|(index, server)| server.candidate(index)).collect()
+    }
+}
+
+impl Pays {
+    fn of(&self, streamed: bool) -> &AtomicBool {
+        if streamed { &self.streamed } else { &self.others }
     }
 }
 

@@ -32,26 +32,17 @@ pub(crate) struct NextDoor {
 
 /// A tier of one server.
 pub(crate) fn tier_next_door(epochs: Arc<Epochs>, queue_max: usize) -> (Tier, NextDoor) {
+    let sealer = Sealer::new(&Secret::random(), &[Run::after(SealCount(0))]);
+    // What is measured is different each time.
+    let shared = Arc::new(Shared::new(UseServers::Always, sealer, 0, epochs));
     let address =
-        ServerAddress { given: "next door".to_owned(), found: ([127, 0, 0, 1], 1).into() };
-    let (server, inbox) = Server::new(&address);
+        ServerAddress { shown: "next door".to_owned(), found: ([127, 0, 0, 1], 1).into() };
+    let (_, server, inbox) = shared.servers.add(address, SealCount(0)).unwrap();
     server.connected(Lends { capacity_bytes: 1 << 20, pausing: false }, 1, SealCount(0));
-    let shared = Arc::new(Shared {
-        // What is measured is different each time.
-        use_servers: UseServers::Always,
-        sealer: Sealer::new(),
-        lent: LentTable::new(0),
-        servers: vec![Arc::new(server)],
-        epochs,
-        source: SourcePace::default(),
-        pays: [true, true].map(AtomicBool::new),
-        deadlines: Deadlines::new(Instant::now()),
-        seals: AtomicU64::new(0),
-        counts: Counts::default(),
-    });
     let (offers, queue) = mpsc::channel(queue_max);
     let (stop, _) = watch::channel(true);
-    let tier = Tier { shared: shared.clone(), offers: Some(offers), stop, thread: None };
+    let tier =
+        Tier { shared: shared.clone(), offers: Some(offers), stop, thread: None, key_file: None };
     (tier, NextDoor { shared, queue, inbox })
 }
 

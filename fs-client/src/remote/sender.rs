@@ -59,8 +59,10 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
             frames[place].1.add(shared, server, &offer);
         }
         for (server, frame) in frames {
-            if let Err(frame) = shared.servers[usize::from(server.0)].put(frame) {
-                shared.counts.dropped.fetch_add(frame.blocks.len() as u64, Relaxed);
+            let blocks = frame.blocks.len() as u64;
+            let server = shared.servers.get(server);
+            if server.is_none_or(|server| server.put(frame).is_err()) {
+                shared.counts.dropped.fetch_add(blocks, Relaxed);
             }
         }
         // Sealing keeps this thread busy: let answers to readers through.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rampool_protocol::block::{RemoteKey, SealedBlock};
-use rampool_protocol::control::Lending;
+use rampool_protocol::control::{Lending, Standing};
 use rampool_protocol::frame::{self, Header};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -42,6 +42,8 @@ pub(super) struct Server {
     /// What was sealed up to this one went to an earlier run, and is gone.
     gone_through: AtomicU64,
     judgement: Mutex<Judgement>,
+    /// What other servers say about it.
+    standing: Mutex<Option<Standing>>,
     last_error: Mutex<Option<String>>,
 }
 
@@ -93,13 +95,14 @@ pub(crate) struct AnswersReport {
 }
 
 impl Server {
-    pub(super) fn new(address: &ServerAddress) -> (Self, Inbox) {
+    /// A server that holds nothing of what was sealed up to `last`.
+    pub(super) fn new(address: ServerAddress, last: SealCount) -> (Self, Inbox) {
         let (gets, get_inbox) = mpsc::channel(GETS_MAX);
         let (puts, put_inbox) = mpsc::channel(PUTS_MAX);
         let mut hasher = DefaultHasher::new();
         address.found.hash(&mut hasher);
         let server = Self {
-            address: address.clone(),
+            address,
             name: hasher.finish(),
             gets,
             puts,
@@ -107,11 +110,19 @@ impl Server {
             pausing: AtomicBool::new(false),
             capacity_bytes: AtomicU64::new(0),
             instance: Mutex::new(None),
-            gone_through: AtomicU64::new(0),
+            gone_through: AtomicU64::new(last.0),
             judgement: Mutex::new(Judgement::new(Instant::now())),
+            standing: Mutex::new(None),
             last_error: Mutex::new(None),
         };
         (server, Inbox { gets: get_inbox, puts: put_inbox })
+    }
+
+    /// A server whose run `instance` may hold what an earlier run of the mount lent.
+    pub(super) fn known(address: ServerAddress, instance: u64) -> (Self, Inbox) {
+        let (server, inbox) = Self::new(address, SealCount(0));
+        *server.instance.lock() = Some(instance);
+        (server, inbox)
     }
 
     /// How a reader of blocks that it holds gets them, by what its answers and the source's usually take. None if it may
@@ -139,7 +150,7 @@ impl Server {
                     judgement.paces.begin_anew(length);
                     let mean = |usual: Option<Usual>| usual.map(|usual| usual.mean);
                     tracing::debug!(
-                        server = self.address.given,
+                        server = self.address.shown,
                         ?length,
                         it_takes = ?mean(usual),
                         the_source_takes = ?mean(source),
@@ -202,7 +213,7 @@ impl Server {
     pub(super) fn failed(&self, now: Instant) {
         if self.judgement.lock().breaker.failed(now) {
             tracing::warn!(
-                server = self.address.given,
+                server = self.address.shown,
                 "it does not answer as it should; left alone for a while"
             );
         }
@@ -237,6 +248,21 @@ impl Server {
         self.connected.load(Relaxed)
     }
 
+    /// Whether the connection stands, to its run `instance`.
+    pub(super) fn is_run(&self, instance: u64) -> bool {
+        self.is_connected() && *self.instance.lock() == Some(instance)
+    }
+
+    /// Which run of it was last connected to.
+    pub(super) fn instance(&self) -> Option<u64> {
+        *self.instance.lock()
+    }
+
+    /// What other servers say about it.
+    pub(super) fn stands(&self, standing: Option<Standing>) {
+        *self.standing.lock() = standing;
+    }
+
     /// What it lends has changed.
     pub(super) fn lends(&self, lending: Lending) {
         self.capacity_bytes.store(lending.capacity_bytes, Relaxed);
@@ -258,7 +284,11 @@ impl Server {
         let usual = judgement.paces.usual(Length::Short, now);
         drop(judgement);
         let state = if !self.connected.load(Relaxed) {
-            "not connected"
+            match *self.standing.lock() {
+                Some(Standing::Suspected) => "suspected",
+                Some(Standing::Gone) => "gone",
+                _ => "not connected",
+            }
         } else if is_open {
             "not answering"
         } else if goes_round {
@@ -269,7 +299,7 @@ impl Server {
             "connected"
         };
         ServerReport {
-            address: self.address.given.clone(),
+            address: self.address.shown.clone(),
             state,
             capacity_bytes: self.capacity_bytes.load(Relaxed),
             answers_us: usual.map(AnswersReport::new),

@@ -21,6 +21,25 @@ pub(crate) struct Stamp {
     size: u64,
 }
 
+impl Stamp {
+    /// All of it, as numbers.
+    pub(crate) fn to_words(self) -> [u64; 5] {
+        let Self { changed, modified, size } = self;
+        let words = |time: Timestamp| [time.seconds.cast_unsigned(), time.nanoseconds.into()];
+        let ([a, b], [c, d]) = (words(changed), words(modified));
+        [a, b, c, d, size]
+    }
+
+    /// The one that these numbers are.
+    pub(crate) fn from_words([a, b, c, d, size]: [u64; 5]) -> Self {
+        let time = |seconds: u64, nanoseconds: u64| Timestamp {
+            seconds: seconds.cast_signed(),
+            nanoseconds: nanoseconds as u32,
+        };
+        Self { changed: time(a, b), modified: time(c, d), size }
+    }
+}
+
 /// A moment, as the source keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamp {

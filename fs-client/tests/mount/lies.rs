@@ -15,15 +15,7 @@ fn reads_are_right_although_the_server_answers(lie: Lie) {
     let mut contents = noise(3, FILE_BYTES);
     let mut mounted = Mounted::prepare();
     fs::write(mounted.source.join("f"), &contents).unwrap();
-    let (client, address) = (keys.client(), liar.address.to_string());
-    mounted.mount(&[
-        "--keys",
-        client.to_str().unwrap(),
-        "--server",
-        &address,
-        "-o",
-        "use_servers=always",
-    ]);
+    mounted.mount_with_servers(&keys, &[&liar.address.to_string()], &[]);
     let file = fs::File::options().read(true).write(true).open(mounted.path("f")).unwrap();
     for round in 0..100u64 {
         read_at_random(&mounted.path("f"), &contents, 3_000, round, |_| {});
@@ -54,9 +46,7 @@ fn whoever_only_lies_is_left_alone() {
     let contents = noise(3, FILE_BYTES);
     let mut mounted = Mounted::prepare();
     fs::write(mounted.source.join("f"), &contents).unwrap();
-    let (client, address) = (keys.client(), liar.address.to_string());
-    let always = "use_servers=always";
-    mounted.mount(&["--keys", client.to_str().unwrap(), "--server", &address, "-o", always]);
+    mounted.mount_with_servers(&keys, &[&liar.address.to_string()], &[]);
     let mut seed = 0;
     mounted.wait_until("it is left alone", |status| {
         seed += 1;

@@ -12,15 +12,7 @@ fn a_server_of_another_pool_is_refused_with_the_reason() {
     let server = Server::start(&theirs.server(), "127.0.0.1:0");
     let mut mounted = Mounted::prepare();
     fs::write(mounted.source.join("f"), "there").unwrap();
-    let client = ours.client();
-    mounted.mount(&[
-        "--keys",
-        client.to_str().unwrap(),
-        "--server",
-        &server.address,
-        "-o",
-        "use_servers=always",
-    ]);
+    mounted.mount_with_servers(&ours, &[&server.address], &[]);
     mounted.wait_until("the reason is shown", |status| {
         let error = status.pointer("/remote/servers/0/last_error").and_then(Value::as_str);
         error.is_some_and(|error| error.contains("another pool"))

@@ -21,12 +21,8 @@ impl Pool {
         let contents = noise(7, FILE_BYTES);
         let mut mounted = Mounted::prepare();
         fs::write(mounted.source.join("f"), &contents).unwrap();
-        let client = keys.client();
-        let mut options = vec!["--keys", client.to_str().unwrap(), "-o", "use_servers=always"];
-        for server in servers {
-            options.extend(["--server", &server.address]);
-        }
-        mounted.mount(&options);
+        let addresses: Vec<&str> = servers.iter().map(|server| &*server.address).collect();
+        mounted.mount_with_servers(&keys, &addresses, &[]);
         let pool = Self { keys, mounted, contents };
         pool.wait_until_connected();
         pool

@@ -69,6 +69,15 @@ impl Mounted {
         self.daemon = Some(daemon);
     }
 
+    /// Mounts with servers, which are used whatever they take.
+    pub(crate) fn mount_with_servers(&mut self, keys: &Keys, servers: &[&str], more: &[&str]) {
+        let client = keys.client();
+        let mut options = vec!["--keys", client.to_str().unwrap(), "-o", "use_servers=always"];
+        options.extend(servers.iter().flat_map(|address| ["--server", address]));
+        options.extend(more);
+        self.mount(&options);
+    }
+
     /// A file's path on the mount.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.mountpoint.join(name)
@@ -176,6 +185,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on a free port, or on the one that is given.
     pub(crate) fn start(keys: &Path, listen: &str) -> Self {
+        Self::join(keys, listen, &[])
+    }
+
+    /// Starts one that joins others.
+    pub(crate) fn join(keys: &Path, listen: &str, others: &[&Self]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut process = rampool_server()
             .args(["--listen", listen, "--lend", "256M"])
@@ -183,16 +197,15 @@ impl Server {
             .arg(keys)
             .arg("--status-socket")
             .arg(dir.path().join("status.sock"))
+            .args(others.iter().flat_map(|other| ["--join", &*other.address]))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(process.stderr.take().unwrap());
-        let line = wait_for_line(lines, "127.0.0.1:").expect("the server listens");
-        let address = line
-            .split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')
-            .find(|word| word.starts_with("127.0.0.1:"))
-            .unwrap()
-            .to_owned();
+        let line = wait_for_line(lines, "listening on ").expect("the server listens");
+        let (_, rest) = line.split_once("listening on ").unwrap();
+        let (address, _) = rest.split_once(',').unwrap();
+        let address = address.to_owned();
         Self { process, address, _dir: dir }
     }
 

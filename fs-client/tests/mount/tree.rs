@@ -31,15 +31,7 @@ fn so_does_a_mount_with_a_server() {
     let keys = Keys::new();
     let server = Server::start(&keys.server(), "127.0.0.1:0");
     let mut mounted = Mounted::prepare();
-    let client = keys.client();
-    mounted.mount(&[
-        "--keys",
-        client.to_str().unwrap(),
-        "--server",
-        &server.address,
-        "-o",
-        "use_servers=always",
-    ]);
+    mounted.mount_with_servers(&keys, &[&server.address], &[]);
     mounted.wait_until("connected", |status| {
         status.pointer("/remote/servers/0/state").is_some_and(|state| state == "connected")
     });
