@@ -4,6 +4,7 @@
 # make conformance  the suites that others test filesystems with, for most of an hour; needs root
 # make micro    what each way of a read costs, beside its bound
 # make crash    kill the daemons 900 times and look for what was lost
+# make faults    servers and links fail in every way while an application verifies; needs root
 # make trees    what many small files cost, beside libfuse's passthrough
 # make lending  what it costs a machine to lend its memory; needs root, half an hour
 # make bench    the quick plan, from nothing to a report; needs root
@@ -11,7 +12,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test races conformance micro crash trees lending bench performance ci fuzz tools clean
+.PHONY: all demo test races conformance micro crash faults trees lending bench performance ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -25,9 +26,10 @@ test: tools
 	$(CARGO) test --workspace
 	$(MAKE) races RACES_ROUNDS=1000
 	@if [ "$$(id -u)" -eq 0 ]; then \
-		deploy/conformance && target/debug/rampool-bench conform --quick; \
+		deploy/conformance && target/debug/rampool-bench conform --quick && \
+		deploy/faults && target/debug/rampool-bench faults --seconds 2; \
 	else \
-		echo 'not run: rampool-bench conform, which needs root'; \
+		echo 'not run: rampool-bench conform and faults, which need root'; \
 	fi
 
 # Only some of it: make conformance SUITES='fsx tree'
@@ -51,6 +53,10 @@ crash: all
 	target/release/rampool-bench crash --rounds 300 --kill client
 	target/release/rampool-bench crash --rounds 300 --kill server
 	target/release/rampool-bench crash --rounds 300 --kill both
+
+faults: all
+	deploy/faults
+	target/release/rampool-bench faults --check
 
 trees: all
 	deploy/passthrough

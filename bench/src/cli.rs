@@ -23,6 +23,7 @@ pub(crate) enum Command {
     Demo(Demo),
     Conform(Conform),
     Crash(Crash),
+    Faults(Faults),
     Trees(Trees),
     Lending(Lending),
     Run(Run),
@@ -187,6 +188,31 @@ pub(crate) enum Kill {
     Server,
     /// Both, one right after the other.
     Both,
+}
+
+/// Makes servers and links fail in every way, while an application reads, writes and verifies.
+///
+/// Builds a network of namespaces with a client, four servers that gossip, one that lies when told
+/// to, and a relay that delays and loses packets. Each fault lasts a while, then the pool must come back
+/// by itself. No read may fail, give wrong bytes, or take longer than the deadline, the source and 50 ms.
+///
+/// Needs root, and what deploy/faults installs.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  rampool-bench faults --check\n  rampool-bench faults --rounds 20 --seconds 3      a soak of half an hour"
+)]
+pub(crate) struct Faults {
+    /// How long each fault lasts.
+    #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = positive_seconds)]
+    pub(crate) seconds: f64,
+    /// How often all of them are tried.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// Exit with 1 also when a read took too long.
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 /// Times work on many small files: git clone, tar, find, du, rm.

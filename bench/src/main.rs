@@ -14,6 +14,7 @@ mod crash;
 mod daemon;
 mod demo;
 mod disk;
+mod faults;
 mod group;
 mod image;
 mod latency;
@@ -62,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => return demo::run(&options, &Stop::install()?),
         Command::Conform(options) => return conform::run(&options, &Stop::install()?),
         Command::Crash(options) => return crash::run(&options, &Stop::install()?),
+        Command::Faults(options) => return faults::run(&options, &Stop::install()?),
         Command::Trees(options) => return trees::run(&options, &Stop::install()?),
         Command::Lending(options) => return lending::run(&options, &Stop::install()?),
         Command::Run(options) => return suite::run(&options, &Stop::install()?),
