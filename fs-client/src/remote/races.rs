@@ -2,9 +2,7 @@
 //! for the races of whole reads and writes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use rampool_protocol::block::SealedBlock;
@@ -13,14 +11,12 @@ use rampool_protocol::frame::{self, HEADER_SIZE, Header, RequestId};
 use tokio::sync::{mpsc, watch};
 use zerocopy::IntoBytes as _;
 
-use super::asker::Deadlines;
 use super::lent::{Lent, LentTable, ServerIndex};
-use super::seal::{SealCount, Sealer};
-use super::server::{GetAnswer, GetRequest, Inbox, Server};
-use super::{Counts, Offer, ServerAddress, Shared, Tier, UseServers, sender};
+use super::seal::{Run, SealCount, Sealer, Secret};
+use super::server::{GetAnswer, GetRequest, Inbox};
+use super::{Offer, ServerAddress, Shared, Tier, UseServers, sender};
 use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::epochs::Epochs;
-use crate::pace::SourcePace;
 use crate::races::{any, check, check_all};
 
 /// What a tier's thread does, without a network: seals what is offered, stores it, and answers.
