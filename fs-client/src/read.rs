@@ -285,7 +285,7 @@ impl Filesystem {
         if ask {
             since = Instant::now();
         }
-        let mut from_source = 0;
+        let (mut from_source, mut counts) = (0, true);
         let mut at = 0;
         while at < led.len() {
             if arrived[at] {
@@ -294,11 +294,14 @@ impl Filesystem {
             }
             let late = arrived[at..].iter().position(|&here| here).unwrap_or(led.len() - at);
             let run = runs(&led[at..at + late]).next().expect("at least one block is left");
-            self.read_source(handle, state.size, run, &mut slots[at..at + run.count], since)?;
-            since = Instant::now();
+            counts &= self.read_source(handle, state.size, run, &mut slots[at..at + run.count])?;
             self.metrics.count_bytes(Layer::Source, run.count * BLOCK_SIZE);
             from_source += run.count;
             at += run.count;
+        }
+        // In how many pieces it was read is the source's business: a server would have given all of it at once.
+        if counts && from_source == led.len() {
+            self.remote.source_took(led.len(), since);
         }
 
         let blocks: Vec<Block> = slots.into_iter().map(Empty::publish).collect();
@@ -324,25 +327,24 @@ impl Filesystem {
         arrived
     }
 
-    /// Reads blocks of the source, which are wanted of it since `since`.
+    /// Reads blocks of the source. Says whether what that took says anything about the source: not if they lie in the
+    /// kernel's page cache.
     fn read_source(
         &self,
         handle: &FileHandle,
         size: u64,
         run: Span,
         slots: &mut [Empty],
-        since: Instant,
-    ) -> std::result::Result<(), Unbrought> {
+    ) -> std::result::Result<bool, Unbrought> {
         let file = self.direct(handle).map_err(Unbrought::Failed)?;
         let bytes = run.bytes();
         let got = file.read_blocks(&mut scatter(slots), bytes.start).map_err(Unbrought::Failed)?;
-        // What lies in the kernel's page cache says nothing about the source.
-        if file.is_past_page_cache() {
-            self.remote.source_took(run.count, since);
-        }
         let expected = size.min(bytes.end).saturating_sub(bytes.start);
         // Zeros must stand for what lies beyond the end, not for what was cut off.
-        if (got as u64) < expected { Err(Unbrought::Shorter) } else { Ok(()) }
+        if (got as u64) < expected {
+            return Err(Unbrought::Shorter);
+        }
+        Ok(file.is_past_page_cache())
     }
 
     /// Answers from the source without keeping anything.

@@ -210,18 +210,21 @@ impl Beside {
 
     /// The blocks, if there is room for them and the source gives them all.
     fn read(self) -> Option<Vec<Empty>> {
-        let Self { filesystem, handle, state, missing, mut since } = self;
+        let Self { filesystem, handle, state, missing, since } = self;
         let key = BlockKey { file: state.file, index: missing[0] };
         let mut slots = filesystem.cache.room(key, missing.len());
         if slots.len() < missing.len() {
             return None;
         }
+        let mut counts = true;
         let mut rest = &mut slots[..];
         for run in runs(&missing) {
             let (these, others) = rest.split_at_mut(run.count);
-            filesystem.read_source(&handle, state.size, run, these, since).ok()?;
-            since = Instant::now();
+            counts &= filesystem.read_source(&handle, state.size, run, these).ok()?;
             rest = others;
+        }
+        if counts {
+            filesystem.remote.source_took(missing.len(), since);
         }
         Some(slots)
     }
