@@ -91,7 +91,7 @@ fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let mut stop = StopSignal::new().context("cannot wait for signals")?;
         let acceptor = Acceptor::bind(settings.listen, identity)
             .map_err(|error| cannot_listen(&settings, &error))?;
@@ -135,7 +135,9 @@ fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
             .map_err(|error| cannot_tell(&socket, &error))?;
 
         info!("listening on {listen}, {}", lender.describe());
-        if own != listen {
+        if own.ip().is_loopback() && !listen.ip().is_loopback() {
+            warn!("this machine has no address for others; should they find this server, use --advertise");
+        } else if own != listen {
             info!("other servers and their clients are told to find this one at {own}");
         }
         if let Some(hint) = acceptor.hint() {
@@ -161,7 +163,10 @@ fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
         acceptor.run(hall, drained).await;
         info!("ended");
         Ok(())
-    })
+    });
+    // A name that is being looked up is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 fn show_status(socket: &Path, shape: Shape) -> anyhow::Result<()> {

@@ -215,14 +215,19 @@ impl Drop for Change<'_> {
 /// tick every 1 to 10 ms on kernels before 6.13, and every 2 s on some filesystems. Then the next
 /// look takes the file for changed.
 fn settled(stat: &Stat) -> Option<Stamp> {
+    Some(stat.stamp()).filter(is_settled)
+}
+
+/// Whether one more change would give another stamp.
+pub(crate) fn is_settled(stamp: &Stamp) -> bool {
     const TICK_OF_SECONDS: Duration = Duration::from_secs(2);
-    let changed = stat.changed;
+    let changed = stamp.changed;
     let tick = if changed.nanoseconds == 0 { TICK_OF_SECONDS } else { TICK };
     let at = UNIX_EPOCH
         + Duration::new(u64::try_from(changed.seconds).unwrap_or(0), changed.nanoseconds);
     // A source on another machine, whose clock is ahead of ours, cannot be judged.
     let young = SystemTime::now().duration_since(at).is_ok_and(|age| age < tick);
-    (!young).then(|| stat.stamp())
+    !young
 }
 
 const TICK: Duration = Duration::from_millis(20);

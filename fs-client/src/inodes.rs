@@ -304,16 +304,16 @@ impl Inodes {
     }
 
     /// Of which states something may be found: of those that the kernel knows, and of those that it knew.
-    pub(crate) fn known_contents(&self) -> impl Iterator<Item = Known> {
-        let forgotten = self.forgotten.lock();
-        let forgotten: Vec<Known> = forgotten
-            .iter()
-            .rev()
-            .map(|(&identity, &(key, stamp))| Known { identity, key, stamp })
-            .collect();
+    /// As many as [`Self::remember`] takes, those last that are to be forgotten last.
+    pub(crate) fn known_contents(&self) -> Vec<Known> {
         let known = self.by_identity.iter().filter_map(|inode| inode.known_contents());
-        // As `remember` takes them: the last is forgotten last.
-        forgotten.into_iter().chain(known.collect::<Vec<_>>())
+        let known: Vec<Known> = known.collect();
+        let forgotten = self.forgotten.lock();
+        let forgotten =
+            forgotten.iter().rev().map(|(&identity, &(key, stamp))| Known { identity, key, stamp });
+        let mut all: Vec<Known> = forgotten.chain(known).collect();
+        all.drain(..all.len().saturating_sub(FORGOTTEN_MAX.get()));
+        all
     }
 
     /// Notes what is to be found when the kernel asks for a file that it does not know.

@@ -5,7 +5,7 @@ use crate::block::FileKey;
 use crate::contents;
 use crate::filesystem::Filesystem;
 use crate::inodes::{Inodes, Known};
-use crate::remote::Note;
+use crate::remote::{Left, Note};
 use crate::source::{Identity, Stamp};
 
 /// Saves it. Nobody uses the mount any more.
@@ -13,20 +13,19 @@ pub(crate) fn save(filesystem: &Filesystem) {
     if !filesystem.remote.is_kept() {
         return;
     }
-    // The last is for the number of the next key.
-    let mut notes: Vec<Note> = filesystem.inodes.known_contents().map(note).collect();
-    notes.push([contents::next_key().0, 0, 0, 0, 0, 0, 0, 0]);
-    match filesystem.remote.save(notes) {
+    // A stamp that another change may leave as it is would hide what is done to the file before the next run.
+    let known = filesystem.inodes.known_contents().into_iter();
+    let notes = known.filter(|known| contents::is_settled(&known.stamp)).map(note).collect();
+    match filesystem.remote.save(notes, || contents::next_key().0) {
         Ok(blocks) => tracing::info!("{blocks} blocks are lent and may be found again"),
         Err(error) => tracing::warn!(%error, "nothing of what is lent will be found again"),
     }
 }
 
 /// Takes what the run before has left.
-pub(crate) fn restore(mut notes: Vec<Note>, inodes: &Inodes) {
-    let Some([next_key, ..]) = notes.pop() else { return };
-    contents::continue_keys(FileKey(next_key));
-    for note in notes {
+pub(crate) fn restore(left: Left, inodes: &Inodes) {
+    contents::continue_keys(FileKey(left.next_key));
+    for note in left.notes {
         inodes.remember(known(note));
     }
 }

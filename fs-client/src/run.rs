@@ -28,7 +28,7 @@ use crate::local::{Evicted, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::{UnmountFlags, unmount_at};
 use crate::plan::Plan;
-use crate::remote::{KeyFile, Limits, Offer, Tier};
+use crate::remote::{KeyFile, Left, Limits, Offer, Tier};
 use crate::source::{Source, Stat};
 use crate::status::{self, Facts};
 use crate::upkeep::{self, Upkeep};
@@ -108,6 +108,7 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
     let session = Session::new(front, &plan.mountpoint, &fuse_config(plan))
         .map_err(|error| cannot_mount(&plan.mountpoint, &error))?;
     device.set(session.as_fd()).map_err(system("cannot copy a descriptor"))?;
+    filesystem.remote.begins().map_err(system("cannot remove what the last run has left"))?;
     let serving = std::thread::Builder::new()
         .name("fuse".to_owned())
         .spawn(move || {
@@ -165,8 +166,8 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let epochs = Arc::new(Epochs::new());
     let mut cache_bytes = plan.cache.bytes();
     let mut queue_max = 0;
-    let (remote, notes) = match &plan.identity {
-        None => (Tier::none(epochs.clone()), Vec::new()),
+    let (remote, left) = match &plan.identity {
+        None => (Tier::none(epochs.clone()), Left::default()),
         Some(identity) => {
             let table_bytes = share(cache_bytes, LENT_TABLE_SHARE, LENT_TABLE_MIN);
             cache_bytes -= table_bytes;
@@ -188,7 +189,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let cache = LocalCache::new(cache_bytes, plan.policy, epochs, queue_max, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
     let inodes = Inodes::new(nodes, root, &root_stat);
-    kept::restore(notes, &inodes);
+    kept::restore(left, &inodes);
     Ok(Filesystem {
         source,
         inodes,

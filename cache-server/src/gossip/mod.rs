@@ -94,11 +94,12 @@ impl Gossip {
             return end;
         }
         let address = greeting.address;
-        // A name that stands for all servers stands for us, too.
-        if address != self.own {
-            let connection = connection.clone();
-            let _ = self.events.send(Event::Connected { called: None, address, connection }).await;
+        // A name that stands for all servers stands for us, too: we hang up when we are told.
+        if address == self.own {
+            return End::Lost(connection.closed().await);
         }
+        let connected = Event::Connected { called: None, address, connection: connection.clone() };
+        let _ = self.events.send(connected).await;
         End::Lost(peers::listen(connection, address, &self.events).await)
     }
 

@@ -8,12 +8,32 @@ use serde::{Deserialize, Serialize};
 
 /// One run of a server, by its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Said")]
 pub(super) struct Node {
     pub(super) address: SocketAddr,
     /// The latest run of an address is the one that is there: milliseconds since 1970, if the clock is right.
     run: u64,
     /// How often it has come back.
     renewed: u8,
+}
+
+/// The same, as somebody else says it.
+#[derive(Deserialize)]
+struct Said {
+    address: SocketAddr,
+    run: u64,
+    renewed: u8,
+}
+
+/// Runs are below this, whatever the clock: in the year 2248. Who has got there does not come back again.
+const RUN_MAX: u64 = 1 << 43;
+
+impl TryFrom<Said> for Node {
+    type Error = &'static str;
+
+    fn try_from(Said { address, run, renewed }: Said) -> Result<Self, Self::Error> {
+        if run < RUN_MAX { Ok(Self { address, run, renewed }) } else { Err("no such run") }
+    }
 }
 
 impl Node {
@@ -38,7 +58,8 @@ impl Identity for Node {
         let step = 1_u64 << self.renewed.min(40);
         let now = Self::starting(self.address).run;
         let run = now.max(self.run.saturating_add(step));
-        Some(Self { run, renewed: self.renewed.saturating_add(1), ..*self })
+        let renewed = self.renewed.saturating_add(1);
+        (run < RUN_MAX).then_some(Self { run, renewed, ..*self })
     }
 
     fn addr(&self) -> SocketAddr {

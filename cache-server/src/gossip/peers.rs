@@ -23,6 +23,12 @@ const GREETING_MAX: Duration = Duration::from_secs(3);
 /// Packets that wait for a connection; further ones are lost.
 const WAITING_MAX: usize = 8;
 
+/// Servers that are called at a time; to others nothing is said.
+const CALLS_MAX: usize = 32;
+
+/// What another server may have on its way to us on streams, where it has nothing to say.
+const WINDOW_BYTES: u32 = 16 << 10;
+
 /// The connections, by the address that the other server says it has.
 pub(super) struct Peers {
     own: SocketAddr,
@@ -48,6 +54,11 @@ impl Peers {
     ) -> Self {
         let (links, calls) = (HashMap::new(), JoinSet::new());
         Self { own, endpoint, config, events, links, calls }
+    }
+
+    /// Whether there is a connection to the server that calls itself `address`.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        matches!(self.links.get(&address), Some(Link::Connected(_)))
     }
 
     /// Says `packet` to the server at `address`, as soon as there is a connection.
@@ -110,6 +121,10 @@ impl Peers {
 
     fn call_to_say(&mut self, address: SocketAddr, waiting: Vec<Bytes>) {
         while self.calls.try_join_next().is_some() {}
+        let calling = self.links.values().filter(|link| matches!(link, Link::Calling(_)));
+        if address == self.own || calling.count() >= CALLS_MAX {
+            return;
+        }
         self.links.insert(address, Link::Calling(waiting));
         let (own, events) = (self.own, self.events.clone());
         let connecting = self.endpoint.connect_with(self.config.clone(), address, SERVER_NAME);
@@ -141,6 +156,8 @@ pub(super) async fn listen(
     address: SocketAddr,
     events: &mpsc::Sender<Event>,
 ) -> ConnectionError {
+    connection.set_max_concurrent_bi_streams(0_u32.into());
+    connection.set_receive_window(WINDOW_BYTES.into());
     loop {
         match connection.read_datagram().await {
             // Where more comes than can be heard, some is lost.

@@ -1,6 +1,6 @@
 //! The task that gossips: events in, packets out, and the list of members.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use foca::{
     AccumulatingRuntime, Config, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams,
     PostcardCodec, State, Timer,
 };
-use rampool_protocol::control::{MEMBERS_MAX, Member, Standing};
+use rampool_protocol::control::{CloseCode, MEMBERS_MAX, Member, Standing};
 use rand::rngs::SmallRng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -38,6 +38,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// More than ever served a pool: somebody invents them, and the list is begun anew.
 const KNOWN_MAX: usize = 4 * MEMBERS_MAX;
 
+/// More than the members of a pool have.
+const TIMERS_MAX: usize = 8 * KNOWN_MAX;
+
 /// What was said last is given so long to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
@@ -56,6 +59,10 @@ pub(super) struct Swim {
     join: Vec<String>,
     /// What servers that were called by one address call themselves.
     known_as: HashMap<SocketAddr, SocketAddr>,
+    /// Addresses of those to be joined.
+    called: HashSet<SocketAddr>,
+    /// Names that are being looked up.
+    looked_up: HashSet<String>,
     /// What was wrong with those to be joined, so that it is said once.
     complaints: HashMap<String, String>,
     events: mpsc::Sender<Event>,
@@ -79,6 +86,8 @@ impl Swim {
             peers,
             join,
             known_as: HashMap::new(),
+            called: HashSet::new(),
+            looked_up: HashSet::new(),
             complaints: HashMap::new(),
             events,
             told,
@@ -133,31 +142,38 @@ impl Swim {
                     self.complaints.remove(&called.to_string());
                 }
                 if address == self.own {
+                    debug!(?called, "that is this server itself, or has the same --advertise");
                     self.peers.unreachable(called.unwrap_or(address));
+                    connection.close(CloseCode::Done.into(), b"it is myself");
                     return;
                 }
                 self.peers.connected(called, address, connection);
-                if called.is_some() && !self.is_active(address) {
-                    let announced = self.group.announce(Node::at(address), &mut self.wishes);
-                    if let Err(error) = announced {
-                        debug!(%error, "gossip");
-                    }
+                if called.is_some() {
+                    self.join(address);
                 }
             }
             Event::Lost { address, id } => self.peers.lost(address, id),
             Event::Unreachable { address, why } => {
                 self.peers.unreachable(address);
                 // Of members the others hear by gossip; those to be joined nobody speaks of.
-                if self.group.iter_membership_state().all(|member| member.id().address != address) {
+                if self.called.contains(&address) {
                     self.complain(address.to_string(), why);
                 }
             }
-            Event::Found { name, addresses: Err(why) } => self.complain(name, why),
+            Event::Found { name, addresses: Err(why) } => {
+                self.looked_up.remove(&name);
+                self.complain(name, why);
+            }
             Event::Found { name, addresses: Ok(addresses) } => {
+                self.looked_up.remove(&name);
                 self.complaints.remove(&name);
                 for address in addresses {
                     let known = *self.known_as.get(&address).unwrap_or(&address);
-                    if known != self.own && !self.is_active(known) {
+                    if self.peers.has(known) {
+                        // What was said may have been lost.
+                        self.join(known);
+                    } else if known != self.own && !self.is_active(known) {
+                        self.called.insert(address);
                         self.peers.call(address);
                     }
                 }
@@ -171,8 +187,13 @@ impl Swim {
         // Addresses change hands; what a few seconds of calling find out need not be kept for ever.
         if self.known_as.len() > KNOWN_MAX {
             self.known_as.clear();
+            self.called.clear();
+            self.complaints.clear();
         }
         for name in &self.join {
+            if !self.looked_up.insert(name.clone()) {
+                continue;
+            }
             let (name, events) = (name.clone(), self.events.clone());
             tokio::spawn(async move {
                 let found = tokio::net::lookup_host(&name).await;
@@ -222,7 +243,8 @@ impl Swim {
 
     /// Tells clients and status who is there, if that has changed.
     fn tell(&self) {
-        let mut members: Vec<Member> = self.group.iter_membership_state().map(member).collect();
+        let members = self.group.iter_membership_state().map(member);
+        let mut members: Vec<Member> = members.filter(|other| other.address != self.own).collect();
         members.sort_unstable();
         members.truncate(MEMBERS_MAX);
         self.told.send_if_modified(|told| {
@@ -232,6 +254,16 @@ impl Swim {
             }
             is_news
         });
+    }
+
+    /// Tells the server at `address` that this one is there, if it is no member.
+    fn join(&mut self, address: SocketAddr) {
+        if self.is_active(address) {
+            return;
+        }
+        if let Err(error) = self.group.announce(Node::at(address), &mut self.wishes) {
+            debug!(%error, "gossip");
+        }
     }
 
     fn is_active(&self, address: SocketAddr) -> bool {
@@ -246,7 +278,8 @@ impl Swim {
     }
 
     fn begin_anew_if_flooded(&mut self) {
-        if self.group.iter_membership_state().len() > KNOWN_MAX {
+        let known = self.group.iter_membership_state().len();
+        if known > KNOWN_MAX || self.timers.len() > TIMERS_MAX {
             warn!("some server tells of more than {KNOWN_MAX} others: the list is begun anew");
             self.group = group(self.own);
             self.wishes = AccumulatingRuntime::new();

@@ -1,6 +1,6 @@
 //! Gives each server that is wanted a place and a task that keeps its connection, and takes them back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::link::{self, Endpoints};
 use super::members::{self, Known};
 use super::names::Given;
 use super::server::Server;
-use super::{ServerAddress, Shared};
+use super::{SERVERS_MAX, ServerAddress, Shared};
 
 /// Names are looked up so often.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(30);
@@ -34,7 +34,6 @@ struct Kept {
     index: ServerIndex,
     server: Arc<Server>,
     task: Option<AbortHandle>,
-    missing_since: Option<Instant>,
 }
 
 impl Keepers {
@@ -91,39 +90,49 @@ impl Keepers {
             standing: standings.get(address).copied(),
             missing_since,
         };
-        for (address, kept) in &mut self.kept {
-            kept.missing_since = match kept.server.is_connected() {
-                true => None,
-                false => kept.missing_since.or(Some(now)),
-            };
+        for (address, kept) in &self.kept {
             kept.server.stands(standings.get(address).copied());
         }
-        let leaving: HashSet<SocketAddr> = self
-            .kept
-            .iter()
-            .filter(|(address, kept)| !known(address, kept.missing_since).stays(now))
-            .map(|(address, _)| *address)
-            .collect();
-        self.kept.retain(|address, kept| {
-            let stays = !leaving.contains(address);
-            if !stays {
-                if let Some(task) = kept.task.take() {
-                    task.abort();
-                }
-                self.shared.servers.remove(kept.index);
-                tracing::info!(server = kept.server.address.shown, "forgotten");
-            }
-            stays
-        });
-        // Those that were given first, should there be too many.
+        let leaves = |(address, kept): &(&SocketAddr, &Kept)| {
+            !known(address, kept.server.missing_since()).stays(now)
+        };
+        let leaving: Vec<SocketAddr> =
+            self.kept.iter().filter(leaves).map(|(address, _)| *address).collect();
+        for address in leaving {
+            self.give_up(address);
+        }
+        // Those that were given first, also in the place of others that are not there.
         let new = given.keys().chain(standings.keys()).copied();
         let new: Vec<SocketAddr> = new
             .filter(|address| !self.kept.contains_key(address) && known(address, None).is_wanted())
             .collect();
         for found in new {
+            if self.kept.len() >= SERVERS_MAX {
+                let missing = |(address, kept): &(&SocketAddr, &Kept)| {
+                    !given.contains_key(*address) && kept.server.missing_since().is_some()
+                };
+                let missing = self.kept.iter().find(missing).map(|(address, _)| *address);
+                match missing.filter(|_| given.contains_key(&found)) {
+                    Some(missing) => self.give_up(missing),
+                    None => {
+                        tracing::debug!("there are more than {SERVERS_MAX} servers");
+                        return;
+                    }
+                }
+            }
             let shown = given.get(&found).cloned().unwrap_or_else(|| found.to_string());
             self.keep(ServerAddress { shown, found });
         }
+    }
+
+    /// Ends the connection to a server, and takes it off the list.
+    fn give_up(&mut self, address: SocketAddr) {
+        let Some(kept) = self.kept.remove(&address) else { return };
+        if let Some(task) = kept.task {
+            task.abort();
+        }
+        self.shared.servers.remove(kept.index);
+        tracing::info!(server = kept.server.address.shown, "forgotten");
     }
 
     fn keep(&mut self, address: ServerAddress) {
@@ -144,6 +153,6 @@ impl Keepers {
                 None
             }
         };
-        self.kept.insert(found, Kept { index, server, task, missing_since: None });
+        self.kept.insert(found, Kept { index, server, task });
     }
 }

@@ -5,8 +5,14 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::seal::Secret;
+
+/// When a mount is gone its process is not yet: it is given so long to save what it knows.
+const FORMER_ENDS: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The file, which nobody else uses while this exists.
 pub(crate) struct KeyFile {
@@ -27,10 +33,18 @@ impl KeyFile {
         // Not truncated: whose it is shows when it is locked.
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(path).map_err(|error| failed("cannot open", error))?;
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => format!("{shown} is another mount's, which is running"),
-            TryLockError::Error(error) => failed("cannot lock", error),
-        })?;
+        let start = Instant::now();
+        while let Err(error) = file.try_lock() {
+            match error {
+                TryLockError::WouldBlock if start.elapsed() < FORMER_ENDS => {
+                    thread::sleep(LOOK_EVERY);
+                }
+                TryLockError::WouldBlock => {
+                    return Err(format!("{shown} is another mount's, which is running"));
+                }
+                TryLockError::Error(error) => return Err(failed("cannot lock", error)),
+            }
+        }
         let metadata = file.metadata().map_err(|error| failed("cannot look at", error))?;
         let mode = metadata.permissions().mode() & 0o777;
         if !metadata.is_file() {

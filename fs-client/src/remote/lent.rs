@@ -145,14 +145,10 @@ fn pack(fingerprint: u64, lent: Lent) -> RawEntry {
     [fingerprint, u64::from(lent.server.0) << 56 | lent.count.0]
 }
 
-fn unpack(entry: RawEntry) -> Lent {
+/// Where an entry says that its block is.
+pub(super) fn unpack(entry: RawEntry) -> Lent {
     let server = ServerIndex((entry[1] >> 56) as u8);
     Lent { server, count: SealCount(entry[1] & ((1 << 56) - 1)) }
-}
-
-/// The sealing that an entry is of.
-pub(super) fn count(entry: RawEntry) -> SealCount {
-    unpack(entry).count
 }
 
 fn oldest(set: &[RawEntry]) -> usize {

@@ -158,6 +158,8 @@ async fn connect(
         .await
         .context("the server does not answer")?
         .map_err(|error| anyhow::anyhow!("{}", explain(&error, Role::Server)))?;
+    // It has nothing to say but what it answers.
+    connection.set_max_concurrent_bi_streams(0_u32.into());
     // In TLS 1.3 the server looks at our certificate after we think that we are connected.
     let control = connection.open_bi().await.map_err(|_| lost(&connection))?;
     Ok((connection, control))

@@ -54,8 +54,8 @@ use lent::{Lent, LentTable, ServerIndex};
 use members::Members;
 pub(crate) use names::Given;
 use route::Way;
-pub(crate) use saved::Note;
 use saved::State;
+pub(crate) use saved::{Left, Note};
 use seal::{Run, SealCount, Sealer, Secret};
 pub(crate) use server::ServerReport;
 use server::{GetAnswer, GetRequest, Server};
@@ -245,8 +245,8 @@ impl Tier {
         epochs: Arc<Epochs>,
         Limits { queue_max, table_bytes }: Limits,
         key_file: Option<KeyFile>,
-    ) -> std::io::Result<(Self, Vec<Note>)> {
-        let (shared, notes) = Shared::restored(use_servers, table_bytes, epochs, key_file.as_ref());
+    ) -> std::io::Result<(Self, Left)> {
+        let (shared, left) = Shared::restored(use_servers, table_bytes, epochs, key_file.as_ref());
         let shared = Arc::new(shared);
         let (offers, queue) = mpsc::channel(queue_max.max(1));
         let (stop, stopped) = watch::channel(false);
@@ -263,7 +263,7 @@ impl Tier {
             runtime.shutdown_background();
         })?;
         let (offers, thread) = (Some(offers), Some(thread));
-        Ok((Self { shared, offers, stop, thread, key_file }, notes))
+        Ok((Self { shared, offers, stop, thread, key_file }, left))
     }
 
     /// Whether there is a key file: then [`Self::save`] is of use.
@@ -271,23 +271,43 @@ impl Tier {
         self.key_file.is_some()
     }
 
+    /// Requests are served from here on: what the run before has left is not to be used again.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) fn begins(&self) -> std::io::Result<()> {
+        let Some(key_file) = &self.key_file else { return Ok(()) };
+        match std::fs::remove_file(key_file.state_path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes down where the blocks are, and `notes`, for the next run of this mount. The notes must have been taken
     /// before: what is written after that is forgotten here.
     ///
     /// # Errors
     /// The file beside the key file cannot be written.
-    pub(crate) fn save(&self, notes: Vec<Note>) -> std::io::Result<usize> {
+    pub(crate) fn save(
+        &self,
+        notes: Vec<Note>,
+        next_key: impl FnOnce() -> u64,
+    ) -> std::io::Result<usize> {
         let Some(key_file) = &self.key_file else { return Ok(0) };
         let shared = &self.shared;
+        // The table may grow while it is written: what is in it then was sealed up to this one, or is lost.
+        let last = shared.last_seal();
         let state = State {
-            // The table may grow while it is written: what is in it then was sealed up to this one, or is lost.
-            last: shared.last_seal(),
+            last,
             runs: shared.sealer.runs().collect(),
             servers: shared.servers.to_remember(),
-            notes,
+            // After the last sealing: those that were sealed have smaller keys.
+            left: Left { next_key: next_key(), notes },
         };
-        let last = state.last;
-        let is_known = move |entry: &lent::RawEntry| lent::count(*entry) <= last;
+        let is_known = |entry: &lent::RawEntry| {
+            let lent = lent::unpack(*entry);
+            lent.count <= last && shared.servers.may_hold(lent)
+        };
         let entries = shared.lent.entries();
         let entries = entries.map(|part| part.into_iter().filter(is_known).collect());
         saved::save(&key_file.state_path(), &key_file.secret.signing_key(), &state, entries)
@@ -300,7 +320,7 @@ impl Tier {
         // Before anything is spent on it.
         let pays = self.shared.pays.of(offer.streamed).load(Relaxed)
             || self.shared.use_servers == UseServers::Always;
-        if !pays && !is_sampled(offer.key) || self.shared.lent(offer.key).is_some() {
+        if !pays && !is_sampled(offer.key) || self.shared.is_held(offer.key) {
             return;
         }
         if offers.try_send(offer).is_err() {
@@ -444,11 +464,11 @@ impl Shared {
         table_bytes: usize,
         epochs: Arc<Epochs>,
         key_file: Option<&KeyFile>,
-    ) -> (Self, Vec<Note>) {
+    ) -> (Self, Left) {
         let secret = key_file.map_or_else(Secret::random, |file| file.secret.clone());
         let kept = key_file.and_then(|file| {
             let path = file.state_path();
-            let kept = saved::take(&path, &secret.signing_key());
+            let kept = saved::read(&path, &secret.signing_key());
             if let Err(error) = &kept
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -469,15 +489,15 @@ impl Shared {
         let mut shared = Self::new(use_servers, Sealer::new(&secret, &runs), table_bytes, epochs);
         shared.keep_seconds = if key_file.is_some() { KEEP_SECONDS } else { 0 };
         shared.seals = AtomicU64::new(last.0);
-        let Some((State { servers, notes, .. }, entries)) = kept else {
-            return (shared, Vec::new());
+        let Some((State { servers, left, .. }, entries)) = kept else {
+            return (shared, Left::default());
         };
         shared.servers.remember(servers);
-        for entry in entries.filter(|&entry| lent::count(entry) >= runs[0].from) {
+        for entry in entries.filter(|&entry| lent::unpack(entry).count >= runs[0].from) {
             shared.lent.restore(entry);
         }
         tracing::info!("{} blocks were lent and may be found again", shared.lent.len());
-        (shared, notes)
+        (shared, left)
     }
 
     fn new(
@@ -527,6 +547,15 @@ impl Shared {
         }
         self.lent.forget_this(key, lent);
         None
+    }
+
+    /// Whether a server has a block already. What one has that is not coming back soon is lent to another.
+    fn is_held(&self, key: BlockKey) -> bool {
+        let now = Instant::now();
+        self.lent(key).is_some_and(|lent| {
+            let server = self.servers.get(lent.server);
+            server.is_some_and(|server| server.is_expected(now))
+        })
     }
 
     /// A server did not answer in time.

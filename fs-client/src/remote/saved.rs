@@ -1,7 +1,8 @@
 //! What is kept of a mount with a key file while it is not mounted: where its blocks are, and notes of whoever saves it.
 //!
 //! The file: a header, the runs, servers and notes that it counts, entries of the lent table, and HMAC-SHA256 of all that.
-//! Numbers are little-endian. It is of use once, and until the machine is booted anew: what a crash leaves of the source
+//! Numbers are little-endian. It is of use once, so it is removed before the
+//! first request is served, and until the machine is booted anew: what a crash leaves of the source
 //! may be newer than its time of change says.
 
 use std::fs::{self, File};
@@ -25,7 +26,7 @@ const TAG_BYTES: u64 = 32;
 pub(super) const RUNS_MAX: usize = 16;
 const NOTES_MAX: usize = 1 << 20;
 
-/// Something that whoever saves wants to know again.
+/// Something about a file.
 pub(crate) type Note = [u64; 8];
 
 /// All but the lent table.
@@ -34,7 +35,15 @@ pub(super) struct State {
     pub(super) last: SealCount,
     pub(super) runs: Vec<Run>,
     pub(super) servers: Vec<Remembered>,
-    pub(super) notes: Vec<Note>,
+    pub(super) left: Left,
+}
+
+/// What whoever saves it wants to know again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// File keys from here on were never used.
+    pub(crate) next_key: u64,
+    pub(crate) notes: Vec<Note>,
 }
 
 /// A server with a place in the lent table.
@@ -58,6 +67,7 @@ struct Header {
     magic: [u8; 8],
     boot: [u8; 40],
     last_seal: U64,
+    next_key: U64,
     runs: U64,
     servers: U64,
     notes: U64,
@@ -107,11 +117,13 @@ pub(super) fn save(
     let new = path.with_added_extension("new");
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     let mut out = Signed { file: BufWriter::new(file), signature: hmac::Context::with_key(key) };
-    let notes = &state.notes[..state.notes.len().min(NOTES_MAX)];
+    let Left { next_key, notes } = &state.left;
+    let notes = &notes[notes.len().saturating_sub(NOTES_MAX)..];
     out.put(&Header {
         magic: MAGIC,
         boot: boot()?,
         last_seal: U64::new(state.last.0),
+        next_key: U64::new(*next_key),
         runs: U64::new(state.runs.len() as u64),
         servers: U64::new(state.servers.len() as u64),
         notes: U64::new(notes.len() as u64),
@@ -138,14 +150,13 @@ pub(super) fn save(
     Ok(saved)
 }
 
-/// Reads what [`save`] wrote, and takes it away: it is of use once.
+/// Reads what [`save`] wrote.
 ///
 /// # Errors
 /// Why it is of no use.
-pub(super) fn take(path: &Path, key: &hmac::Key) -> io::Result<(State, Entries)> {
+pub(super) fn read(path: &Path, key: &hmac::Key) -> io::Result<(State, Entries)> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is damaged, or of another key");
     let mut file = BufReader::new(File::open(path)?);
-    fs::remove_file(path)?;
     let signed = file.get_ref().metadata()?.len().checked_sub(TAG_BYTES).ok_or_else(damaged)?;
     let mut signature = hmac::Context::with_key(key);
     let mut buffer = vec![0; 64 << 10];
@@ -180,7 +191,9 @@ pub(super) fn take(path: &Path, key: &hmac::Key) -> io::Result<(State, Entries)>
     let notes = (0..count(header.notes, NOTES_MAX)?).map(|_| get::<[U64; 8]>(&mut file));
     let notes = notes.map(|note| Ok(note?.map(U64::get))).collect::<io::Result<Vec<Note>>>()?;
     let left = signed.saturating_sub(file.stream_position()?) / size_of::<RawEntry>() as u64;
-    let state = State { last: SealCount(header.last_seal.get()), runs, servers, notes };
+    let left_over = Left { next_key: header.next_key.get(), notes };
+    let last = SealCount(header.last_seal.get());
+    let state = State { last, runs, servers, left: left_over };
     Ok((state, Entries { file, left }))
 }
 
@@ -257,23 +270,22 @@ mod tests {
             last: SealCount(9),
             runs: vec![Run::after(SealCount(0)), Run::after(SealCount(5))],
             servers: vec![remembered(0, "10.0.0.1:7167"), remembered(3, "[fd00::1]:1")],
-            notes: vec![[1, 2, 3, 4, 5, 6, 7, 8]],
+            left: Left { next_key: 70, notes: vec![[1, 2, 3, 4, 5, 6, 7, 8]] },
         }
     }
 
     #[test]
-    fn it_is_read_back_once() {
+    fn it_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let (path, key) = (dir.path().join("lent"), Secret::random().signing_key());
         let state = state();
         let entries = vec![vec![[1, 2], [3, 4]], vec![], vec![[5, 6]]];
         assert_eq!(save(&path, &key, &state, entries.clone().into_iter()).unwrap(), 3);
-        let (read, read_entries) = take(&path, &key).unwrap();
-        assert_eq!((read.last, &read.runs), (state.last, &state.runs));
-        assert_eq!((&read.servers, &read.notes), (&state.servers, &state.notes));
-        assert_eq!(read_entries.collect::<Vec<_>>(), entries.concat());
-        assert_eq!(take(&path, &key).err().unwrap().kind(), io::ErrorKind::NotFound);
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        let (found, entries_found) = read(&path, &key).unwrap();
+        assert_eq!((found.last, &found.runs), (state.last, &state.runs));
+        assert_eq!((&found.servers, &found.left), (&state.servers, &state.left));
+        assert_eq!(entries_found.collect::<Vec<_>>(), entries.concat());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
     }
 
     #[test]
@@ -284,7 +296,7 @@ mod tests {
         let good = fs::read(&path).unwrap();
         let is_refused = |bytes: &[u8], key: &hmac::Key| {
             fs::write(&path, bytes).unwrap();
-            take(&path, key).is_err()
+            read(&path, key).is_err()
         };
         assert!(!is_refused(&good, &key));
         assert!(is_refused(&good, &Secret::random().signing_key()));

@@ -39,7 +39,7 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
         let mut frames: Vec<(ServerIndex, PutFrame)> = Vec::new();
         for offer in offers.drain(..) {
             // Changed, or sent already, since it was offered.
-            if !shared.epochs.unchanged(offer.seen) || shared.lent(offer.key).is_some() {
+            if !shared.epochs.unchanged(offer.seen) || shared.is_held(offer.key) {
                 continue;
             }
             let Some(server) = placement::choose(offer.key.hash(), &candidates) else {

@@ -28,6 +28,9 @@ const GETS_MAX: usize = 1024;
 /// Frames of blocks that wait to be put on the wire; the blocks of a further one are dropped.
 const PUTS_MAX: usize = 16;
 
+/// What a server holds whose connection was lost is not lent to another for so long: it may be back.
+const EXPECTED: Duration = Duration::from_secs(60);
+
 /// One server, connected or not.
 pub(super) struct Server {
     pub(super) address: ServerAddress,
@@ -35,6 +38,8 @@ pub(super) struct Server {
     gets: mpsc::Sender<GetRequest>,
     puts: mpsc::Sender<PutFrame>,
     connected: AtomicBool,
+    /// Since when the connection is missing.
+    missing_since: Mutex<Instant>,
     pausing: AtomicBool,
     capacity_bytes: AtomicU64,
     /// Which run of the server was last connected to.
@@ -107,6 +112,7 @@ impl Server {
             gets,
             puts,
             connected: AtomicBool::new(false),
+            missing_since: Mutex::new(Instant::now()),
             pausing: AtomicBool::new(false),
             capacity_bytes: AtomicU64::new(0),
             instance: Mutex::new(None),
@@ -248,6 +254,16 @@ impl Server {
         self.connected.load(Relaxed)
     }
 
+    /// Since when the connection is missing; none if it stands.
+    pub(super) fn missing_since(&self) -> Option<Instant> {
+        (!self.is_connected()).then(|| *self.missing_since.lock())
+    }
+
+    /// Whether it is there, or was a short time ago.
+    pub(super) fn is_expected(&self, now: Instant) -> bool {
+        self.missing_since().is_none_or(|since| now.saturating_duration_since(since) < EXPECTED)
+    }
+
     /// Whether the connection stands, to its run `instance`.
     pub(super) fn is_run(&self, instance: u64) -> bool {
         self.is_connected() && *self.instance.lock() == Some(instance)
@@ -272,6 +288,9 @@ impl Server {
     /// The connection is gone, or could not be made. Says whether that is news.
     pub(super) fn disconnected(&self, reason: &str) -> bool {
         let was = self.connected.swap(false, Relaxed);
+        if was {
+            *self.missing_since.lock() = Instant::now();
+        }
         let before = self.last_error.lock().replace(reason.to_owned());
         was || before.as_deref() != Some(reason)
     }

@@ -16,7 +16,7 @@ pub(crate) struct Identity {
 /// Tells two states of a file's contents apart, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    changed: Timestamp,
+    pub(crate) changed: Timestamp,
     modified: Timestamp,
     size: u64,
 }
