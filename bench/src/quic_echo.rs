@@ -5,6 +5,7 @@
 //! request is answered at once. The server runs in a process of its own, on a current-thread
 //! runtime, as rampool's endpoints do, and ends with its process.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +19,8 @@ use quinn::{Endpoint, TokioRuntime};
 use rampool_protocol::block::{BLOCK_SIZE, RemoteKey, SealedBlock};
 use rampool_protocol::certs::{Identity, Role, SERVER_NAME};
 use rampool_protocol::endpoint;
-use rampool_protocol::frame::HEADER_SIZE;
+use rampool_protocol::frame::{HEADER_SIZE, RUN_BLOCKS_MAX};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -43,9 +45,31 @@ impl Shape {
         request_bytes: HEADER_SIZE + size_of::<RemoteKey>(),
         answer_bytes: HEADER_SIZE + 1 + size_of::<SealedBlock>(),
     };
+    /// Blocks in a long GET.
+    pub(crate) const LONG_BLOCKS: usize = RUN_BLOCKS_MAX;
+    /// What the longest GET is on the wire.
+    pub(crate) const LONG_GET: Self = Self {
+        request_bytes: HEADER_SIZE + Self::LONG_BLOCKS * size_of::<RemoteKey>(),
+        answer_bytes: HEADER_SIZE + Self::LONG_BLOCKS * (1 + size_of::<SealedBlock>()),
+    };
 }
 
-const LENGTH_MAX: usize = 1 << 20;
+/// Exchanges of which several were outstanding.
+pub(crate) struct Exchanged {
+    pub(crate) exchanges: u64,
+    pub(crate) elapsed: Duration,
+    /// What the client's thread has spent.
+    pub(crate) cpu: Duration,
+    latencies: Latencies,
+}
+
+impl Exchanged {
+    pub(crate) fn per_second(&self) -> f64 {
+        self.exchanges as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+const LENGTH_MAX: usize = 2 << 20;
 /// Before it, discovery of the path's MTU is still under way.
 const WARM_UP: Duration = Duration::from_millis(700);
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,9 +102,10 @@ pub(crate) struct Echo {
 /// Exchanges to be made: of which stream, for how long, on which CPUs, and where the result goes.
 struct Order {
     stream: usize,
+    outstanding: usize,
     measured: Duration,
     cpus: Cpus,
-    result: SyncSender<Result<Latencies>>,
+    result: SyncSender<Result<Exchanged>>,
 }
 
 struct Stream {
@@ -126,12 +151,24 @@ impl Echo {
         cpus: Cpus,
         stop: &Stop,
     ) -> Result<Latencies> {
+        Ok(self.measure_many(stream, 1, measured, cpus, stop)?.latencies)
+    }
+
+    /// Exchanges of the shape with this index, so many outstanding, for so long.
+    pub(crate) fn measure_many(
+        &self,
+        stream: usize,
+        outstanding: usize,
+        measured: Duration,
+        cpus: Cpus,
+        stop: &Stop,
+    ) -> Result<Exchanged> {
         let (result, results) = sync_channel(1);
-        let order = Order { stream, measured, cpus, result };
+        let order = Order { stream, outstanding, measured, cpus, result };
         self.orders.blocking_send(order).ok().context("the echo client has ended")?;
-        let latencies = results.recv().context("the echo client has ended")??;
+        let exchanged = results.recv().context("the echo client has ended")??;
         stop.check()?;
-        Ok(latencies)
+        Ok(exchanged)
     }
 }
 
@@ -156,7 +193,8 @@ fn client(
         };
         while let Some(order) = inbox.recv().await {
             order.cpus.hold_this_thread();
-            let result = exchange(&mut streams[order.stream], order.measured, stop).await;
+            let Order { stream, outstanding, measured, .. } = order;
+            let result = exchange(&mut streams[stream], outstanding, measured, stop).await;
             let _ = order.result.send(result);
         }
         Ok(())
@@ -183,22 +221,41 @@ async fn connect(
     Ok((endpoint, streams))
 }
 
-async fn exchange(stream: &mut Stream, measured: Duration, stop: &Stop) -> Result<Latencies> {
+async fn exchange(
+    stream: &mut Stream,
+    outstanding: usize,
+    measured: Duration,
+    stop: &Stop,
+) -> Result<Exchanged> {
     let request = vec![7; stream.shape.request_bytes];
     let mut answer = vec![0; stream.shape.answer_bytes];
     let mut latencies = Latencies::new();
-    let start = Instant::now();
-    while start.elapsed() < measured && !stop.requested() {
-        let before = Instant::now();
+    let (start, spent) = (Instant::now(), thread_cpu());
+    let mut sent = VecDeque::with_capacity(outstanding);
+    for _ in 0..outstanding {
+        sent.push_back(Instant::now());
+        stream.send.write_all(&request).await?;
+    }
+    while let Some(before) = sent.pop_front() {
         let once = async {
-            stream.send.write_all(&request).await?;
             stream.receive.read_exact(&mut answer).await?;
+            latencies.record(before.elapsed());
+            if start.elapsed() < measured && !stop.requested() {
+                sent.push_back(Instant::now());
+                stream.send.write_all(&request).await?;
+            }
             anyhow::Ok(())
         };
         tokio::time::timeout(TIMEOUT, once).await.context("the echo stalled")??;
-        latencies.record(before.elapsed());
     }
-    Ok(latencies)
+    let (elapsed, cpu) = (start.elapsed(), thread_cpu().saturating_sub(spent));
+    Ok(Exchanged { exchanges: latencies.count(), elapsed, cpu, latencies })
+}
+
+/// What this thread has spent so far.
+fn thread_cpu() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The first word of a line that is an address and a port.

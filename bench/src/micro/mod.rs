@@ -1,6 +1,7 @@
 //! `rampool-bench micro`: each way of a read beside the least that it could cost, from one run.
 
 mod bars;
+mod busy;
 mod cold;
 mod hits;
 mod memory;
@@ -37,7 +38,7 @@ const CACHE: ByteSize = ByteSize::mib(512);
 const WARM_UP: Duration = Duration::from_millis(100);
 
 const STEPS_HITS: u64 = hits::ROWS as u64;
-const STEPS_REMOTE: u64 = 2;
+const STEPS_REMOTE: u64 = 3;
 
 /// Measures, prints, and says with the exit code whether all bars hold if that was asked.
 pub(crate) fn run(options: &Micro, stop: &Stop) -> Result<ExitCode> {
@@ -52,8 +53,9 @@ pub(crate) fn run(options: &Micro, stop: &Stop) -> Result<ExitCode> {
     let memory = memory::client(&bench, &mut client, CACHE)?;
     drop(client);
     let cold = cold::measure(&mut bench)?;
-    let (remote, server) = remote::measure(&mut bench)?;
-    let report = Report::new(options, hits, cold, remote, memory.with_server(&server));
+    let (remote, busy, server) = remote::measure(&mut bench)?;
+    let memory = memory.with_server(&server);
+    let report = Report::new(options, hits, cold, remote, busy, memory);
     drop(bench);
 
     match options.common.format {

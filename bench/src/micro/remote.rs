@@ -8,6 +8,7 @@ use anyhow::Result;
 use rampool_protocol::size::ByteSize;
 use serde::Serialize;
 
+use super::busy::{self, Busy};
 use super::{Bench, FILE, FILE_BYTES};
 use crate::latency::{Latencies, median};
 use crate::pool::{Client, Lender};
@@ -45,9 +46,10 @@ pub(crate) struct Remote {
 }
 
 /// Measures with a server and a mount of its own.
-pub(super) fn measure(bench: &mut Bench<'_>) -> Result<(Remote, ServerStatus)> {
+pub(super) fn measure(bench: &mut Bench<'_>) -> Result<(Remote, Busy, ServerStatus)> {
     let keys = (&bench.pool.server_keys, &bench.pool.client_keys);
-    let echo = Echo::start(keys.0, keys.1, &[Shape::ECHO, Shape::GET], bench.stop)?;
+    let shapes = [Shape::ECHO, Shape::GET, Shape::LONG_GET];
+    let echo = Echo::start(keys.0, keys.1, &shapes, bench.stop)?;
     let mut lender = bench.pool.lend(LEND, bench.stop)?;
     let mut client = bench.mount("remote", Some(lender.address), CACHE)?;
     let offsets = shuffled_offsets(FILE_BYTES, 6);
@@ -75,7 +77,9 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<(Remote, ServerStatus)> {
         }),
         remote_share: layers.share(&layers.remote),
     };
-    Ok((remote, lender.status()?))
+    let rest = &offsets[each * bench.rounds as usize..];
+    let busy = busy::measure(bench, &echo, &mut lender, &mut client, rest)?;
+    Ok((remote, busy, lender.status()?))
 }
 
 struct Round {
@@ -114,7 +118,7 @@ fn round(
     cpus.hold_process(echo.server().pid());
     cpus.hold_process(lender.daemon().pid());
     let exchanges = echo.measure(0, bench.measured, cpus, bench.stop)?;
-    let get = echo.measure(1, bench.measured, cpus, bench.stop)?;
+    let get = echo.measure(busy::GET, bench.measured, cpus, bench.stop)?;
     bench.progress.step();
 
     bench.progress.say("remote hits");

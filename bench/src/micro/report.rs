@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::bars::{Bar, Wanted, bars};
+use super::busy::Busy;
 use super::cold::Cold;
 use super::hits::Hits;
 use super::memory::Memory;
@@ -21,6 +22,7 @@ pub(crate) struct Report {
     pub(crate) hits: Vec<Hits>,
     pub(crate) cold: Cold,
     pub(crate) remote: Remote,
+    pub(crate) busy: Busy,
     pub(crate) memory: Memory,
     pub(crate) bars: Vec<Bar>,
 }
@@ -31,6 +33,7 @@ impl Report {
         hits: Vec<Hits>,
         cold: Cold,
         remote: Remote,
+        busy: Busy,
         memory: Memory,
     ) -> Self {
         let mut report = Self {
@@ -41,6 +44,7 @@ impl Report {
             hits,
             cold,
             remote,
+            busy,
             memory,
             bars: Vec::new(),
         };
@@ -57,6 +61,7 @@ impl Report {
     pub(super) fn print(&self, check: bool) {
         self.print_hits();
         self.print_paths();
+        self.print_busy();
         self.print_memory();
         self.print_doubts();
         if check {
@@ -109,6 +114,37 @@ impl Report {
             "A remote hit takes {:.2} times a null FUSE read and a QUIC echo together.\n",
             remote.ratio
         );
+    }
+
+    fn print_busy(&self) {
+        let busy = &self.busy;
+        let mut table = table(&["from a server", "bare QUIC", "rampool", "", "ratio"], 1);
+        let mut row = |what: &str, bare: String, ours: String, unit: &str, ratio: f64| {
+            let ratio = format!("{ratio:.2}");
+            table.add_row([what.to_owned(), bare, ours, unit.to_owned(), ratio]);
+        };
+        row(
+            "4 KiB at random, 64 at a time",
+            format!("{:.0}", busy.echo_per_second),
+            format!("{:.0}", busy.remote_per_second),
+            "a second",
+            busy.ratio,
+        );
+        row(
+            "  CPU of the client for each",
+            format!("{:.1}", busy.echo_cpu_us),
+            format!("{:.1}", busy.client_cpu_us),
+            "us",
+            busy.client_cpu_us / busy.echo_cpu_us,
+        );
+        row(
+            "1 MiB in sequence",
+            format!("{:.0}", busy.long_echo),
+            format!("{:.0}", busy.long_remote),
+            "MB/s",
+            busy.long_ratio,
+        );
+        println!("{table}\n");
     }
 
     fn print_memory(&self) {
