@@ -292,8 +292,10 @@ async fn read_answers(
             Verb::Got => {
                 let request = under_way.gets.lock().remove(&header.request);
                 let Some(request) = request else { bail!("an answer to no request") };
-                let now = Instant::now();
-                server.answered(request.keys.len(), now - request.began, now);
+                if let Some(began) = request.began {
+                    let now = Instant::now();
+                    server.answered(request.keys.len(), now - began, now);
+                }
                 // False when nobody waits for it any more.
                 if !request.asker.answer(Some(GetAnswer { header, body })) {
                     shared.counts.late.fetch_add(1, Relaxed);

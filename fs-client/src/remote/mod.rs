@@ -36,7 +36,6 @@ use std::time::{Duration, Instant};
 
 use rampool_protocol::block::BLOCK_SIZE;
 use rampool_protocol::certs::Identity;
-use rampool_protocol::frame::RUN_BLOCKS_MAX;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -63,6 +62,10 @@ use servers::Servers;
 
 /// How long a reader that waits for servers does so at least, before it reads the source.
 const DEADLINE: Duration = Duration::from_millis(20);
+
+/// A long read asks for so many blocks at a time: while the first are opened the others come, and what holds an answer
+/// (132 KiB) is memory that the allocator keeps, not pages that the kernel has to clear each time.
+const ASKED_AT_ONCE: usize = 32;
 
 /// Of what is not worth lending, one stretch in so many is lent all the same: else nobody would know when it is.
 const SAMPLED_STRETCHES: u64 = 32;
@@ -357,21 +360,30 @@ impl Tier {
                 continue;
             };
             deadline = deadline.max(wait.deadline);
-            for run in theirs.chunks(RUN_BLOCKS_MAX) {
+            for run in theirs.chunks(ASKED_AT_ONCE) {
                 let Some(place) = server.place() else { break };
                 let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
                 let (tell, told) = sync_channel(1);
                 // Without an answer it lets go of its end, which tells us as well.
                 let asker = Asker::new(Passed(move |answer| tell.send(answer).is_ok()));
-                place.send(GetRequest { keys: keys.collect(), asker, began });
+                place.send(GetRequest { keys: keys.collect(), asker, began: None });
                 asked.push((server.clone(), run.to_vec(), told));
             }
         }
-        for (server, run, told) in asked {
+        let mut asked = asked.into_iter().peekable();
+        let mut of_server = 0;
+        while let Some((server, run, told)) = asked.next() {
             let left = deadline.saturating_sub(began.elapsed());
-            match told.recv_timeout(left) {
+            let answer = told.recv_timeout(left);
+            of_server += run.len();
+            match answer {
                 Ok(answer) => shared.open(&server, wanted, &run, &answer),
                 Err(_) => shared.gave_up(&server),
+            }
+            if asked.peek().is_none_or(|(next, ..)| !Arc::ptr_eq(next, &server)) {
+                // All that was asked of it at once; what it takes at least, if it did not come in time.
+                server.answered(of_server, began.elapsed(), Instant::now());
+                of_server = 0;
             }
         }
     }
@@ -410,7 +422,7 @@ impl Tier {
         let keys = blocks.iter().map(|(key, _)| self.shared.sealer.remote_key(*key)).collect();
         let shared = self.shared.clone();
         let asker = Asker::new(Asked { shared, server: server.clone(), blocks, slots, reader });
-        place.send(GetRequest { keys, asker: asker.clone(), began });
+        place.send(GetRequest { keys, asker: asker.clone(), began: Some(began) });
         self.shared.deadlines.add(asker, server.clone(), wait, began);
     }
 

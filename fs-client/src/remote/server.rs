@@ -62,7 +62,8 @@ pub(super) struct Inbox {
 pub(super) struct GetRequest {
     pub(super) keys: Vec<RemoteKey>,
     pub(super) asker: Asker,
-    pub(super) began: Instant,
+    /// Since when it is the answer to all of a read, whose time is of interest.
+    pub(super) began: Option<Instant>,
 }
 
 /// The body of a `Got` frame.
