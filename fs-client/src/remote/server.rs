@@ -31,6 +31,9 @@ const PUTS_MAX: usize = 16;
 /// What a server holds whose connection was lost is not lent to another for so long: it may be back.
 const EXPECTED: Duration = Duration::from_secs(60);
 
+/// More than any machine lends (1 TiB): what a server says beyond that would draw all blocks to it.
+const CAPACITY_MAX: u64 = 1 << 40;
+
 /// One server, connected or not.
 pub(super) struct Server {
     pub(super) address: ServerAddress,
@@ -282,7 +285,13 @@ impl Server {
 
     /// What it lends has changed.
     pub(super) fn lends(&self, lending: Lending) {
-        self.capacity_bytes.store(lending.capacity_bytes, Relaxed);
+        let capacity = lending.capacity_bytes.min(CAPACITY_MAX);
+        // Said once, and again when it has said something else meanwhile.
+        let before = self.capacity_bytes.swap(capacity, Relaxed);
+        if lending.capacity_bytes > CAPACITY_MAX && before != CAPACITY_MAX {
+            let bytes = lending.capacity_bytes;
+            tracing::warn!(server = self.address.shown, bytes, "no machine lends so much");
+        }
         self.pausing.store(lending.pausing, Relaxed);
     }
 

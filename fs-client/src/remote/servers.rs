@@ -156,6 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_boasts_does_not_get_all_blocks() {
+        let servers = Servers::default();
+        let weight = |port, capacity_bytes| {
+            let (index, server, _) = servers.add(address(port), SealCount(0)).unwrap();
+            server.connected(Lending { capacity_bytes, pausing: false }, 1, SealCount(0));
+            server.candidate(index).weight
+        };
+        assert_eq!(weight(1, 256 << 30), 256 << 30);
+        assert_eq!(weight(2, u64::MAX), 1 << 40);
+    }
+
+    #[test]
     fn there_are_no_more_than_there_may_be() {
         let servers = Servers::default();
         for port in 0..SERVERS_MAX as u16 {
