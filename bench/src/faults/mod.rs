@@ -198,7 +198,7 @@ impl Fault {
             }
             Self::OtherClock => {
                 scene.signal(2, Signal::TERM)?;
-                // Still within the time of its own certificate, or it would not start: beyond that of no other.
+                // Within the validity of its own certificate, or it would not start.
                 scene.start(2, Keys::Ours, Some("+700d"), stop)
             }
         }

@@ -371,19 +371,25 @@ impl Tier {
             }
         }
         let mut asked = asked.into_iter().peekable();
-        let mut of_server = 0;
+        let (mut of_server, mut is_measured) = (0, true);
         while let Some((server, run, told)) = asked.next() {
             let left = deadline.saturating_sub(began.elapsed());
             let answer = told.recv_timeout(left);
             of_server += run.len();
             match answer {
                 Ok(answer) => shared.open(&server, wanted, &run, &answer),
-                Err(_) => shared.gave_up(&server),
+                Err(_) => {
+                    // A connection that is lost says nothing about how long answers take.
+                    is_measured &= began.elapsed() >= deadline;
+                    shared.gave_up(&server);
+                }
             }
             if asked.peek().is_none_or(|(next, ..)| !Arc::ptr_eq(next, &server)) {
                 // All that was asked of it at once; what it takes at least, if it did not come in time.
-                server.answered(of_server, began.elapsed(), Instant::now());
-                of_server = 0;
+                if is_measured {
+                    server.answered(of_server, began.elapsed(), Instant::now());
+                }
+                (of_server, is_measured) = (0, true);
             }
         }
     }
