@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::Serialize;
 
 /// Answers in a window: so many at most, and so many at least when its time is over.
 const ANSWERS_MAX: usize = 128;
@@ -67,6 +68,22 @@ pub(crate) struct Window {
     /// When it began and ended.
     pub(crate) from: Instant,
     pub(crate) as_of: Instant,
+}
+
+/// What is usual, as `rampool status` shows it, in microseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct AnswersReport {
+    mean: f64,
+    p95: f64,
+    p99: f64,
+}
+
+/// The same for reads of each length; none before there were enough.
+#[derive(Debug, Serialize)]
+pub(crate) struct PacesReport {
+    short: Option<AnswersReport>,
+    medium: Option<AnswersReport>,
+    long: Option<AnswersReport>,
 }
 
 /// Collects what answers take.
@@ -145,6 +162,18 @@ impl SourcePace {
     /// From here on answers come under another load.
     pub(crate) fn begin_anew(&self, length: Length) {
         self.0.lock().begin_anew(length);
+    }
+
+    pub(crate) fn report(&self, now: Instant) -> PacesReport {
+        let of = |length| self.usual(length, now).map(AnswersReport::of);
+        PacesReport { short: of(Length::Short), medium: of(Length::Medium), long: of(Length::Long) }
+    }
+}
+
+impl AnswersReport {
+    pub(crate) fn of(Usual { mean, last, .. }: Usual) -> Self {
+        let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
+        Self { mean: microseconds(mean), p95: microseconds(last.p95), p99: microseconds(last.p99) }
     }
 }
 

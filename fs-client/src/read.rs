@@ -341,10 +341,10 @@ impl Filesystem {
         let got = file.read_blocks(&mut scatter(slots), bytes.start).map_err(Unbrought::Failed)?;
         let expected = size.min(bytes.end).saturating_sub(bytes.start);
         // Zeros must stand for what lies beyond the end, not for what was cut off.
-        if (got as u64) < expected {
+        if (got.bytes as u64) < expected {
             return Err(Unbrought::Shorter);
         }
-        Ok(file.is_past_page_cache())
+        Ok(got.is_stored)
     }
 
     /// Answers from the source without keeping anything.
@@ -357,7 +357,7 @@ impl Filesystem {
             let whole = &mut buffer.bytes_mut()[..span.count * BLOCK_SIZE];
             let got = file.read_blocks(&mut [IoSliceMut::new(whole)], start)?;
             let from = (offset - start) as usize;
-            Ok((buffer, from, got.clamp(from, from + len)))
+            Ok((buffer, from, got.bytes.clamp(from, from + len)))
         })();
         match result {
             Ok((mut buffer, from, to)) => {

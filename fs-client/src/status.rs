@@ -250,15 +250,26 @@ fn table(report: &Value) -> String {
             let lends = server.get("capacity_bytes").and_then(Value::as_u64).unwrap_or(0);
             let why = of("last_error");
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            let answers = server.get("answers_us").and_then(answers);
+            let answers = answers.map_or(String::new(), |answers| format!(", answers {answers}"));
             lines.push(format!(
-                "server {} {}, lends {}{why}",
+                "server {} {}, lends {}{answers}{why}",
                 of("address"),
                 of("state"),
                 ByteSize(lends)
             ));
         }
+        if let Some(answers) = report.pointer("/remote/source_us/short").and_then(answers) {
+            lines.push(format!("source answers {answers}"));
+        }
     }
     lines.join("\n")
+}
+
+/// What it takes to answer a short read.
+fn answers(of: &Value) -> Option<String> {
+    let time = |key: &str| of.get(key).and_then(Value::as_f64);
+    Some(format!("in {:.0} us (p99 {:.0})", time("mean")?, time("p99")?))
 }
 
 /// What caches of other sizes would answer.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::CubicConfig;
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The UDP port of a cache server, unless another is given.
@@ -33,6 +35,10 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// The congestion window to start with. The default stalls with large datagrams.
 const INITIAL_WINDOW_BYTES: u64 = 1 << 20;
 
+/// So many packets may come before they are acknowledged by a packet of its own. An answer acknowledges its request and the next
+/// request that answer, and so with one request at a time nobody is woken for an acknowledgement alone.
+const ACKNOWLEDGED_AT_ONCE: u32 = 8;
+
 /// Datagrams, in which servers gossip, that wait to be read. Further ones are lost.
 const DATAGRAMS_BYTES: usize = 64 << 10;
 
@@ -46,9 +52,12 @@ pub fn transport_config() -> Arc<TransportConfig> {
     congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(DATAGRAM_BYTES_MAX);
+    let mut acknowledge = AckFrequencyConfig::default();
+    acknowledge.ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGED_AT_ONCE));
     transport
         .congestion_controller_factory(Arc::new(congestion))
         .mtu_discovery_config(Some(mtu))
+        .ack_frequency_config(Some(acknowledge))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))

@@ -311,6 +311,26 @@ mod tests {
     }
 
     #[test]
+    fn caches_are_filled_on_a_disk_as_fast_as_the_fastest_and_as_an_ordinary_one() {
+        let fills = |disks: &[(Option<u32>, Option<u64>)]| {
+            let disks = disks.iter().map(|&(iops, bandwidth)| Disk {
+                name: String::new(),
+                iops,
+                bandwidth: bandwidth.map(Size),
+            });
+            let plan = Plan { disks: disks.collect(), ..Plan::parse(PLAN).unwrap() };
+            let disk = plan.disk_to_fill();
+            (disk.iops, disk.bandwidth.map(|size| size.0 >> 20))
+        };
+        let slow = (Some(150), Some(100 << 20));
+        let fast = (Some(8_000), Some(500 << 20));
+        assert_eq!(fills(&[slow]), (Some(3_000), Some(200)));
+        assert_eq!(fills(&[slow, fast]), (Some(8_000), Some(500)));
+        assert_eq!(fills(&[slow, (Some(8_000), None)]), (Some(8_000), None));
+        assert_eq!(fills(&[(None, None), slow]), (None, None), "one of them has no limits");
+    }
+
+    #[test]
     fn what_is_wrong_is_said_in_one_line_with_its_place() {
         let says = |from: &str, to: &str| {
             assert!(PLAN.contains(from), "{from}");

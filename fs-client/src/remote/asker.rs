@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::hedge::Wait;
 use super::server::{GetAnswer, Server};
 use crate::arena::Empty;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What an asker is told.
 pub(super) enum Told {
@@ -145,6 +145,9 @@ impl Drop for Hedge {
 pub(super) const TICK: Duration = Duration::from_millis(2);
 /// Ticks that lie ahead at most.
 const TICKS: usize = 64;
+/// After so many ticks for nobody there are no more until somebody waits again. To begin with them wakes a thread up,
+/// which costs a reader more than some ticks cost.
+const TICKS_FOR_NOBODY: u32 = 25;
 
 /// Those who wait without a thread, in a ring of ticks.
 pub(super) struct Deadlines {
@@ -153,6 +156,8 @@ pub(super) struct Deadlines {
 }
 
 struct Ring {
+    /// Somebody looks at it at each tick.
+    is_ticking: bool,
     started: Instant,
     /// Ticks that are over.
     passed: u64,
@@ -171,14 +176,27 @@ struct Due {
 impl Deadlines {
     pub(super) fn new(now: Instant) -> Self {
         let ticks = std::array::from_fn(|_| Vec::new());
-        let ring = Ring { started: now, passed: 0, ticks, waiting: 0 };
+        let ring = Ring { is_ticking: false, started: now, passed: 0, ticks, waiting: 0 };
         Self { ring: Mutex::new(ring), begun: Notify::new() }
     }
 
     /// Looks after `asker`, who has asked `server` at `now`.
     pub(super) fn add(&self, asker: Asker, server: Arc<Server>, wait: Wait, now: Instant) {
         let left = (wait.hedge < wait.deadline).then(|| wait.deadline - wait.hedge);
-        if self.ring.lock().add(Due { asker, server, left }, now, now + wait.hedge) {
+        let mut ring = self.ring.lock();
+        ring.add(Due { asker, server, left }, now, now + wait.hedge);
+        self.begin(ring);
+    }
+
+    /// Has the ticks go on for a while.
+    pub(super) fn tick(&self) {
+        self.begin(self.ring.lock());
+    }
+
+    fn begin(&self, mut ring: MutexGuard<'_, Ring>) {
+        let was_ticking = std::mem::replace(&mut ring.is_ticking, true);
+        drop(ring);
+        if !was_ticking {
             self.begun.notify_one();
         }
     }
@@ -188,19 +206,24 @@ impl Deadlines {
         self.ring.lock().waiting
     }
 
-    /// Looks at them for ever. `late` is called for each whose server has not answered in time.
-    pub(super) async fn keep(&self, late: impl Fn(&Server)) {
+    /// Looks at them for ever. `late` is called for each whose server has not answered in time, `each` at each tick.
+    pub(super) async fn keep(&self, late: impl Fn(&Server), each: impl Fn()) {
+        let mut for_nobody = 0;
         loop {
-            match self.look(Instant::now(), &late) {
-                0 => self.begun.notified().await,
-                _ => {
-                    let before = Instant::now();
-                    tokio::time::sleep(TICK).await;
-                    // This thread did not get a CPU: answers that have come meanwhile are not late, and come first.
-                    if before.elapsed() > 3 * TICK {
-                        tokio::time::sleep(TICK).await;
-                    }
-                }
+            each();
+            let waiting = self.look(Instant::now(), &late);
+            for_nobody = if waiting > 0 { 0 } else { for_nobody + 1 };
+            if for_nobody > TICKS_FOR_NOBODY && self.ring.lock().stop() {
+                // Whoever saw it tick meanwhile has not said that it is to begin.
+                each();
+                for_nobody = 0;
+                self.begun.notified().await;
+            }
+            let before = Instant::now();
+            tokio::time::sleep(TICK).await;
+            // This thread did not get a CPU: answers that have come meanwhile are not late, and come first.
+            if before.elapsed() > 3 * TICK {
+                tokio::time::sleep(TICK).await;
             }
         }
     }
@@ -231,8 +254,13 @@ impl Deadlines {
 }
 
 impl Ring {
-    /// True if nobody was waiting before.
-    fn add(&mut self, due: Due, now: Instant, at: Instant) -> bool {
+    /// No more ticks, if nobody waits.
+    fn stop(&mut self) -> bool {
+        self.is_ticking = self.waiting > 0;
+        !self.is_ticking
+    }
+
+    fn add(&mut self, due: Due, now: Instant, at: Instant) {
         if self.waiting == 0 {
             // Nobody has looked at the time meanwhile.
             self.passed = self.passed.max(self.over(now));
@@ -241,7 +269,6 @@ impl Ring {
         let tick = tick.clamp(self.passed + 1, self.passed + TICKS as u64 - 1);
         self.ticks[tick as usize % TICKS].push(due);
         self.waiting += 1;
-        self.waiting == 1
     }
 
     /// How many ticks are over at `now`.

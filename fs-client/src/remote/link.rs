@@ -1,9 +1,10 @@
 //! The connection to a server: made, kept, and made again.
 //!
 //! One stream carries requests and answers of readers, another the blocks that are sent; the
-//! first goes before the second. Everything here runs on the tier's thread.
+//! first goes before the second. Everything here runs on the tier's thread. QUIC itself runs elsewhere too, where others
+//! send their requests while that sleeps (see [`Line`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,17 +12,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use rampool_protocol::certs::{Role, SERVER_NAME, explain};
 use rampool_protocol::control::{self, CloseCode, ToClient, ToServer, VERSION};
 use rampool_protocol::endpoint;
 use rampool_protocol::frame::{HEADER_SIZE, Header, PutOutcome, RequestId, Verb};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
-use zerocopy::IntoBytes as _;
 
 use super::Shared;
+use super::drive::DrivenRuntime;
+use super::line::Line;
 use super::sender::{self, SentBlock};
 use super::server::{GetAnswer, GetRequest, Inbox, Server};
 
@@ -38,9 +43,6 @@ const RETRY_SAME: Duration = Duration::from_secs(60);
 /// Frames of blocks under way that the server has not answered.
 const PUTS_UNDER_WAY_MAX: usize = 8;
 
-/// Requests of readers that the server has not answered; a further one is a miss.
-const GETS_UNDER_WAY_MAX: usize = 4096;
-
 /// Time for the last words to the servers when the mount ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -51,13 +53,15 @@ pub(super) struct Endpoints {
     v6: Option<Endpoint>,
 }
 
-/// What was sent and not yet answered.
+/// Blocks that were sent, and of which the server has not said what became of them.
 #[derive(Default)]
-struct UnderWay {
-    gets: Mutex<HashMap<RequestId, GetRequest>>,
-    puts: Mutex<VecDeque<(RequestId, Vec<SentBlock>)>>,
-    put_answered: Notify,
+struct PutsUnderWay {
+    frames: Mutex<VecDeque<(RequestId, Vec<SentBlock>)>>,
+    answered: Notify,
 }
+
+/// What is done for a connection until it is lost.
+type Part<'a> = BoxFuture<'a, anyhow::Result<()>>;
 
 /// From where servers are called.
 pub(super) struct Caller {
@@ -104,8 +108,12 @@ impl Endpoints {
         if let Some(hint) = bound.hint() {
             tracing::info!("{hint}");
         }
-        let made =
-            Endpoint::new(endpoint::endpoint_config(), None, bound.socket, Arc::new(TokioRuntime))?;
+        let made = Endpoint::new(
+            endpoint::endpoint_config(),
+            None,
+            bound.socket,
+            Arc::new(DrivenRuntime),
+        )?;
         *endpoint = Some(made.clone());
         Ok(made)
     }
@@ -192,19 +200,20 @@ async fn serve(
     let (puts_out, puts_in) = connection.open_bi().await.map_err(|_| lost(connection))?;
     // A reader waits for the one, nobody for the other.
     let _ = gets_out.set_priority(1);
+    let line = Arc::new(Line::new(gets_out));
+    server.listens(line.clone());
     server.connected(lending, instance, shared.last_seal());
     tracing::info!(server = server.address.shown, "connected");
 
-    let under_way = UnderWay::default();
-    let result = tokio::select! {
-        // Polled in this order at every turn: what a reader waits for comes first.
-        biased;
-        result = read_answers(shared, server, &under_way, gets_in) => result,
-        result = send_gets(&under_way, gets_out, &mut inbox.gets) => result,
-        result = read_news(shared, connection, server, &mut tell) => result,
-        result = send_puts(shared, &under_way, puts_out, &mut inbox.puts) => result,
-        result = read_answers(shared, server, &under_way, puts_in) => result,
-    };
+    let puts = PutsUnderWay::default();
+    // Each is polled when there is something for it to do, and not with each of the others.
+    let mut parts: FuturesUnordered<Part<'_>> = FuturesUnordered::new();
+    parts.push(Box::pin(read_blocks(shared, server, &line, gets_in)));
+    parts.push(Box::pin(send_gets(&line, &mut inbox.gets)));
+    parts.push(Box::pin(read_news(shared, connection, server, &mut tell)));
+    parts.push(Box::pin(send_puts(shared, &puts, puts_out, &mut inbox.puts)));
+    parts.push(Box::pin(read_outcomes(shared, &puts, puts_in)));
+    let result = parts.next().await.unwrap_or(Ok(()));
     // A lost connection breaks all of them at once; it says more than they do.
     match connection.close_reason() {
         Some(_) => Err(lost(connection)),
@@ -235,92 +244,94 @@ async fn read_message(connection: &Connection, tell: &mut RecvStream) -> anyhow:
     Ok(control::decode(&body)?)
 }
 
-async fn send_gets(
-    under_way: &UnderWay,
-    mut out: SendStream,
-    gets: &mut mpsc::Receiver<GetRequest>,
-) -> anyhow::Result<()> {
-    let mut next = 0;
-    let mut wire: Vec<u8> = Vec::new();
-    while let Some(request) = gets.recv().await {
-        if under_way.gets.lock().len() >= GETS_UNDER_WAY_MAX {
-            continue;
+async fn send_gets(line: &Line, gets: &mut mpsc::Receiver<GetRequest>) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            request = gets.recv() => match request {
+                Some(request) => line.ask(request),
+                None => bail!("the mount ends"),
+            },
+            () = line.held_up.notified() => {}
         }
-        next += 1;
-        let id = RequestId(next);
-        wire.clear();
-        wire.extend_from_slice(&Header::get(id, request.keys.len()).to_bytes());
-        wire.extend_from_slice(request.keys.as_bytes());
-        under_way.gets.lock().insert(id, request);
-        out.write_all(&wire).await?;
+        line.send_all().await?;
     }
-    bail!("the mount ends")
 }
 
 async fn send_puts(
     shared: &Shared,
-    under_way: &UnderWay,
+    under_way: &PutsUnderWay,
     mut out: SendStream,
     puts: &mut mpsc::Receiver<sender::PutFrame>,
 ) -> anyhow::Result<()> {
     let mut next = 0;
     while let Some(frame) = puts.recv().await {
-        while under_way.puts.lock().len() >= PUTS_UNDER_WAY_MAX {
-            under_way.put_answered.notified().await;
+        while under_way.frames.lock().len() >= PUTS_UNDER_WAY_MAX {
+            under_way.answered.notified().await;
         }
         next += 1;
         let (wire, blocks) = frame.into_wire(RequestId(next));
         shared.counts.sent.fetch_add(blocks.len() as u64, Relaxed);
-        under_way.puts.lock().push_back((RequestId(next), blocks));
+        under_way.frames.lock().push_back((RequestId(next), blocks));
         out.write_chunk(wire).await?;
     }
     bail!("the mount ends")
 }
 
-async fn read_answers(
+async fn read_blocks(
     shared: &Shared,
     server: &Server,
-    under_way: &UnderWay,
+    line: &Line,
     mut stream: RecvStream,
 ) -> anyhow::Result<()> {
     loop {
-        let mut header = [0; HEADER_SIZE];
-        stream.read_exact(&mut header).await?;
-        let header = Header::parse(&header)?;
-        let body = read_body(&mut stream, header.body_len).await?;
-        match header.verb {
-            Verb::Got => {
-                let request = under_way.gets.lock().remove(&header.request);
-                let Some(request) = request else { bail!("an answer to no request") };
-                if let Some(began) = request.began {
-                    let now = Instant::now();
-                    server.answered(request.keys.len(), now - began, now);
-                }
-                // False when nobody waits for it any more.
-                if !request.asker.answer(Some(GetAnswer { header, body })) {
-                    shared.counts.late.fetch_add(1, Relaxed);
-                }
-            }
-            Verb::Stored => {
-                let sent = under_way.puts.lock().pop_front();
-                let Some((_, blocks)) = sent
-                    .filter(|(id, blocks)| *id == header.request && blocks.len() == header.count)
-                else {
-                    bail!("an answer to no request")
-                };
-                under_way.put_answered.notify_one();
-                for (block, &outcome) in blocks.iter().zip(body.iter()) {
-                    match PutOutcome::from_byte(outcome) {
-                        PutOutcome::Stored => block.stored(shared),
-                        PutOutcome::Rejected => {
-                            shared.counts.rejected.fetch_add(1, Relaxed);
-                        }
-                    }
-                }
-            }
-            Verb::Get | Verb::Put => bail!("the server sent a request"),
+        let (header, body) = read_frame(&mut stream, Verb::Got).await?;
+        let Some(request) = line.answered(header.request) else { bail!(UNASKED) };
+        if let Some(began) = request.began {
+            let now = Instant::now();
+            server.answered(request.keys.len(), now - began, now);
+        }
+        // False when nobody waits for it any more.
+        if !request.asker.answer(Some(GetAnswer { header, body })) {
+            shared.counts.late.fetch_add(1, Relaxed);
         }
     }
+}
+
+async fn read_outcomes(
+    shared: &Shared,
+    under_way: &PutsUnderWay,
+    mut stream: RecvStream,
+) -> anyhow::Result<()> {
+    loop {
+        let (header, body) = read_frame(&mut stream, Verb::Stored).await?;
+        let sent = under_way.frames.lock().pop_front();
+        let is_answer = |(id, blocks): &(RequestId, Vec<SentBlock>)| {
+            *id == header.request && blocks.len() == header.count
+        };
+        let Some((_, blocks)) = sent.filter(is_answer) else { bail!(UNASKED) };
+        under_way.answered.notify_one();
+        for (block, &outcome) in blocks.iter().zip(body.iter()) {
+            match PutOutcome::from_byte(outcome) {
+                PutOutcome::Stored => block.stored(shared),
+                PutOutcome::Rejected => {
+                    shared.counts.rejected.fetch_add(1, Relaxed);
+                }
+            }
+        }
+    }
+}
+
+const UNASKED: &str = "an answer to no request";
+
+/// The next frame, which must be such an answer.
+async fn read_frame(stream: &mut RecvStream, verb: Verb) -> anyhow::Result<(Header, Bytes)> {
+    let mut header = [0; HEADER_SIZE];
+    stream.read_exact(&mut header).await?;
+    let header = Header::parse(&header)?;
+    if header.verb != verb {
+        bail!(UNASKED);
+    }
+    Ok((header, read_body(stream, header.body_len).await?))
 }
 
 /// The body of a frame. Where it came in one piece, that piece.

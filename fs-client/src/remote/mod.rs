@@ -4,16 +4,18 @@
 //! what is missing is fetched, and may not be there. A server that is gone, slow, full or lying
 //! costs at most the deadline, then the source is read.
 //!
-//! The tier has one thread of its own, on which all connections live. A reader of a few blocks hands it
-//! what is to be done when they have come, and goes on; a reader of many waits, with the deadline, and opens
-//! the sealed blocks itself.
+//! The tier has one thread of its own, on which all connections live; while it sleeps, readers' threads send their
+//! requests themselves. A reader of a few blocks leaves word what is to be done when they have come, and goes on; a reader
+//! of many waits, with the deadline, and opens the sealed blocks itself.
 
 mod asker;
 mod breaker;
+mod drive;
 mod hedge;
 mod keepers;
 mod key_file;
 mod lent;
+mod line;
 mod link;
 mod members;
 mod names;
@@ -27,10 +29,11 @@ mod seal;
 mod sender;
 mod server;
 mod servers;
+mod worth;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,14 +45,15 @@ use tokio::sync::{mpsc, watch};
 use crate::arena::{Block, Empty};
 use crate::block::{BlockIndex, BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
-use crate::pace::{Length, RUN_BLOCKS, SourcePace};
+use crate::pace::{Length, PacesReport, SourcePace};
 use crate::sync::sync_channel;
 pub(crate) use asker::SourceRead;
 use asker::{Asker, Deadlines, Told, Waits};
+use drive::Drive;
 use hedge::Wait;
 use keepers::Keepers;
 pub(crate) use key_file::KeyFile;
-use lent::{Lent, LentTable, ServerIndex};
+use lent::{Lent, LentTable};
 use members::Members;
 pub(crate) use names::Given;
 use route::Way;
@@ -59,6 +63,7 @@ use seal::{Run, SealCount, Sealer, Secret};
 pub(crate) use server::ServerReport;
 use server::{GetAnswer, GetRequest, Server};
 use servers::Servers;
+use worth::PaysAnywhere;
 
 /// How long a reader that waits for servers does so at least, before it reads the source.
 const DEADLINE: Duration = Duration::from_millis(20);
@@ -67,14 +72,8 @@ const DEADLINE: Duration = Duration::from_millis(20);
 /// (132 KiB) is memory that the allocator keeps, not pages that the kernel has to clear each time.
 const ASKED_AT_ONCE: usize = 32;
 
-/// Of what is not worth lending, one stretch in so many is lent all the same: else nobody would know when it is.
-const SAMPLED_STRETCHES: u64 = 32;
-
 /// For how long servers are asked to keep the blocks of a mount that may come back.
 const KEEP_SECONDS: u32 = 600;
-
-/// What is worth lending is found out so often.
-const NOTE_EVERY: Duration = Duration::from_millis(200);
 
 /// Servers that one mount can use: the lent table has 8 bits for them.
 pub(crate) const SERVERS_MAX: usize = 255;
@@ -183,19 +182,12 @@ struct Shared {
     members: Members,
     epochs: Arc<Epochs>,
     source: SourcePace,
-    pays: Pays,
+    pays_anywhere: PaysAnywhere,
     deadlines: Deadlines,
+    drive: Arc<Drive>,
     /// How many blocks were sealed.
     seals: AtomicU64,
     counts: Counts,
-}
-
-/// Whether some server is worth lending to.
-struct Pays {
-    /// What streams pass over.
-    streamed: AtomicBool,
-    /// Other blocks.
-    others: AtomicBool,
 }
 
 #[derive(Default)]
@@ -224,6 +216,8 @@ pub(crate) struct TierReport {
     /// Reads for which the source was asked as well, because a server was late.
     hedged_reads: u64,
     unauthentic_blocks: u64,
+    /// What it takes to read the source.
+    source_us: PacesReport,
     servers: Vec<ServerReport>,
 }
 
@@ -254,7 +248,9 @@ impl Tier {
         let (offers, queue) = mpsc::channel(queue_max.max(1));
         let (stop, stopped) = watch::channel(false);
         let endpoints = link::Endpoints::new(identity.client_config());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        shared.drive.watch(&mut runtime);
+        let runtime = runtime.enable_all().build()?;
         let theirs = shared.clone();
         let thread = std::thread::Builder::new().name("remote".to_owned()).spawn(move || {
             runtime.block_on(theirs.run(
@@ -321,9 +317,8 @@ impl Tier {
     pub(crate) fn offer(&self, offer: Offer) {
         let Some(offers) = &self.offers else { return };
         // Before anything is spent on it.
-        let pays = self.shared.pays.of(offer.streamed).load(Relaxed)
-            || self.shared.use_servers == UseServers::Always;
-        if !pays && !is_sampled(offer.key) || self.shared.is_held(offer.key) {
+        let is_worth = self.shared.is_worth_offering(offer.key, offer.streamed);
+        if !is_worth || self.shared.is_held(offer.key) {
             return;
         }
         if offers.try_send(offer).is_err() {
@@ -360,16 +355,25 @@ impl Tier {
                 continue;
             };
             deadline = deadline.max(wait.deadline);
+            let mut requests = Vec::new();
+            let first = asked.len();
             for run in theirs.chunks(ASKED_AT_ONCE) {
-                let Some(place) = server.place() else { break };
                 let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
                 let (tell, told) = sync_channel(1);
                 // Without an answer it lets go of its end, which tells us as well.
                 let asker = Asker::new(Passed(move |answer| tell.send(answer).is_ok()));
-                place.send(GetRequest { keys: keys.collect(), asker, began: None });
+                requests.push(GetRequest { keys: keys.collect(), asker, began: None });
                 asked.push((server.clone(), run.to_vec(), told));
             }
+            if !server.ask(requests.into_iter(), &shared.drive) {
+                // Too many others ask, which is nobody's fault.
+                asked.truncate(first);
+            }
         }
+        if asked.is_empty() {
+            return;
+        }
+        shared.deadlines.tick();
         let mut asked = asked.into_iter().peekable();
         let (mut of_server, mut is_measured) = (0, true);
         while let Some((server, run, told)) = asked.next() {
@@ -419,17 +423,18 @@ impl Tier {
         }
     }
 
-    /// Asks for blocks to be put into `slots`, one for each. Who asks is told here and at once if too many wait to ask, or
-    /// else when they have come, the source was faster, or the deadline is over.
+    /// Asks for blocks to be put into `slots`, one for each. Who asks is told, on any thread, when they have come, the
+    /// source was faster, the deadline is over, or at once if too many wait to ask.
     pub(crate) fn fetch_for(&self, held: Held, slots: Vec<Empty>, reader: impl Reader) {
         let Held { server, blocks, wait, .. } = held;
-        let Some(place) = server.place() else { return reader.told(Outcome::Nothing) };
         let began = Instant::now();
         let keys = blocks.iter().map(|(key, _)| self.shared.sealer.remote_key(*key)).collect();
         let shared = self.shared.clone();
         let asker = Asker::new(Asked { shared, server: server.clone(), blocks, slots, reader });
-        place.send(GetRequest { keys, asker: asker.clone(), began: Some(began) });
-        self.shared.deadlines.add(asker, server.clone(), wait, began);
+        let request = GetRequest { keys, asker: asker.clone(), began: Some(began) };
+        if server.ask([request].into_iter(), &self.shared.drive) {
+            self.shared.deadlines.add(asker, server, wait, began);
+        }
     }
 
     /// Forgets the servers' copies of blocks that change: from here on nobody asks for them.
@@ -470,6 +475,7 @@ impl Tier {
             late_answers: counts.late.load(Relaxed),
             hedged_reads: counts.hedged.load(Relaxed),
             unauthentic_blocks: counts.unauthentic.load(Relaxed),
+            source_us: self.shared.source.report(Instant::now()),
             servers: self.shared.servers.all().map(|(_, server)| server.report()).collect(),
         }
     }
@@ -533,8 +539,9 @@ impl Shared {
             members: Members::default(),
             epochs,
             source: SourcePace::default(),
-            pays: Pays { streamed: AtomicBool::new(false), others: AtomicBool::new(true) },
+            pays_anywhere: PaysAnywhere::new(),
             deadlines: Deadlines::new(Instant::now()),
+            drive: Arc::default(),
             seals: AtomicU64::new(0),
             counts: Counts::default(),
         }
@@ -549,7 +556,7 @@ impl Shared {
     ) {
         tokio::select! {
             () = sender::run(self, queue) => {}
-            () = self.deadlines.keep(|server| self.gave_up(server)) => {}
+            () = self.deadlines.keep(|server| self.gave_up(server), || self.drive.catch_up()) => {}
             () = self.keep_noting_what_pays() => {}
             () = keepers.run() => {}
             _ = stop.wait_for(|&stop| stop) => {}
@@ -580,25 +587,6 @@ impl Shared {
     fn gave_up(&self, server: &Server) {
         server.failed(Instant::now());
         self.counts.timeouts.fetch_add(1, Relaxed);
-    }
-
-    /// Whether a block is worth sending to a server, by what was measured.
-    fn lends(&self, server: ServerIndex, offer: &Offer) -> bool {
-        let server = self.servers.get(server);
-        let pays = || server.is_some_and(|server| server.pays(offer.streamed, &self.source));
-        self.use_servers == UseServers::Always || pays() || is_sampled(offer.key)
-    }
-
-    /// Notes for those who offer what pays anywhere, again and again.
-    async fn keep_noting_what_pays(&self) {
-        loop {
-            for streamed in [true, false] {
-                let mut servers = self.servers.all();
-                let anywhere = servers.any(|(_, server)| server.pays(streamed, &self.source));
-                self.pays.of(streamed).store(anywhere, Relaxed);
-            }
-            tokio::time::sleep(NOTE_EVERY).await;
-        }
     }
 
     /// The number of the next sealing.
@@ -645,12 +633,6 @@ impl Shared {
     /// Servers that can take blocks now.
     fn candidates(&self) -> Vec<placement::Candidate> {
         self.servers.all().map(|(index, server)| server.candidate(index)).collect()
-    }
-}
-
-impl Pays {
-    fn of(&self, streamed: bool) -> &AtomicBool {
-        if streamed { &self.streamed } else { &self.others }
     }
 }
 
@@ -711,12 +693,6 @@ impl<F: FnOnce(GetAnswer) -> bool + Send> Waits for Passed<F> {
     }
 
     fn given_up(&mut self) {}
-}
-
-/// Whether a block is lent although it does not pay: in stretches, which streams read at once.
-fn is_sampled(key: BlockKey) -> bool {
-    let stretch = BlockIndex(key.index.0 / RUN_BLOCKS as u64);
-    BlockKey { index: stretch, ..key }.hash().is_multiple_of(SAMPLED_STRETCHES)
 }
 
 impl<'a> Wanted<'a> {

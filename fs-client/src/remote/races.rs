@@ -34,7 +34,8 @@ pub(crate) fn tier_next_door(epochs: Arc<Epochs>, queue_max: usize) -> (Tier, Ne
     let address =
         ServerAddress { shown: "next door".to_owned(), found: ([127, 0, 0, 1], 1).into() };
     let (_, server, inbox) = shared.servers.add(address, SealCount(0)).unwrap();
-    server.connected(Lends { capacity_bytes: 1 << 20, pausing: false }, 1, SealCount(0));
+    let lends = Lends { capacity_bytes: 1 << 20, pausing: false };
+    server.connected(lends, 1, SealCount(0));
     let (offers, queue) = mpsc::channel(queue_max);
     let (stop, _) = watch::channel(true);
     let tier =

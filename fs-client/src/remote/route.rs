@@ -17,6 +17,8 @@ const KEEP_BELOW: f64 = 0.9;
 /// An attempt that takes so much more time has failed, when its reads have waited for so long together.
 const GIVE_UP_ABOVE: f64 = 1.5;
 const GIVE_UP_AFTER: Duration = Duration::from_millis(100);
+/// It is an attempt for so long: what has been idle may keep its promise for a while.
+const TRIAL: Duration = Duration::from_secs(10);
 /// An attempt that promises so much less time than the one that failed last need not wait.
 const AGAIN_BELOW: f64 = 0.7;
 
@@ -136,9 +138,11 @@ impl Route {
         let is_settled = used.from >= self.since;
         if let Some(Attempt { before, promised }) = self.attempt {
             let so_far = used.so_far.filter(|so_far| so_far.from >= self.since);
-            let gives_up = so_far.is_some_and(|so_far| {
-                so_far.took >= GIVE_UP_AFTER && so_far.mean > before.mul_f64(GIVE_UP_ABOVE)
-            });
+            // Later on what is so far is little, and a limited disk makes few wait long.
+            let gives_up = !is_settled
+                && so_far.is_some_and(|so_far| {
+                    so_far.took >= GIVE_UP_AFTER && so_far.mean > before.mul_f64(GIVE_UP_ABOVE)
+                });
             let fails = is_settled && used.mean > before.mul_f64(KEEP_BELOW);
             let this = &mut self.attempts[usize::from(self.goes_round)];
             if gives_up || fails {
@@ -146,7 +150,7 @@ impl Route {
                 this.pause = (this.pause * 2).min(PAUSE_MAX);
                 this.promised = promised;
                 self.change(now);
-            } else if is_settled {
+            } else if is_settled && now.saturating_duration_since(self.since) >= TRIAL {
                 this.pause = PAUSE_MIN;
                 self.attempt = None;
             }
@@ -375,6 +379,24 @@ mod tests {
             let part = f64::from(total.round) / f64::from(total.reads);
             assert!(part < 0.01, "{readers} readers: {part} of {}", total.reads);
         }
+    }
+
+    #[test]
+    fn a_source_that_is_fast_for_a_moment_is_not_fallen_for_again_and_again() {
+        let mut client = Client::new();
+        // Whoever comes back to it has a good second.
+        let mut busy_since = None;
+        let source = |all: bool, now: Instant| {
+            if !all {
+                busy_since = None;
+                return 200 * US;
+            }
+            let since = *busy_since.get_or_insert(now);
+            if now - since < Duration::from_secs(1) { 400 * US } else { 6_000 * US }
+        };
+        let total = client.read_by(READERS, 10 * MINUTE, |_, _| 1_000 * US, source);
+        let part = f64::from(total.round) / f64::from(total.reads);
+        assert!(part < 0.1, "{part} of {}", total.reads);
     }
 
     #[test]

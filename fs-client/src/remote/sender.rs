@@ -46,7 +46,7 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
                 shared.counts.dropped.fetch_add(1, Relaxed);
                 continue;
             };
-            if !shared.lends(server, &offer) {
+            if !shared.is_worth_sending(server, offer.key, offer.streamed) {
                 continue;
             }
             let place = match frames.iter().position(|(index, _)| *index == server) {

@@ -1,6 +1,7 @@
 //! A server as request threads see it: whether it can be asked, and how.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,15 @@ use tokio::sync::mpsc;
 
 use super::asker::Asker;
 use super::breaker::Breaker;
+use super::drive::Drive;
 use super::hedge::{Budget, Wait};
 use super::lent::ServerIndex;
+use super::line::Line;
 use super::placement::Candidate;
 use super::route::{self, Route, Way};
 use super::seal::SealCount;
 use super::{ServerAddress, UseServers, sender::PutFrame};
-use crate::pace::{Length, Paces, SourcePace, Usual};
+use crate::pace::{AnswersReport, Length, Paces, SourcePace, Usual};
 
 /// Requests that wait to be put on the wire; a further one is a miss at once.
 const GETS_MAX: usize = 1024;
@@ -41,6 +44,8 @@ pub(super) struct Server {
     gets: mpsc::Sender<GetRequest>,
     puts: mpsc::Sender<PutFrame>,
     connected: AtomicBool,
+    /// Where requests are written, while it is connected.
+    line: Mutex<Option<Arc<Line>>>,
     /// Since when the connection is missing.
     missing_since: Mutex<Instant>,
     pausing: AtomicBool,
@@ -95,14 +100,6 @@ pub(crate) struct ServerReport {
     pub(crate) last_error: Option<String>,
 }
 
-/// What answers take.
-#[derive(Debug, Serialize)]
-pub(crate) struct AnswersReport {
-    mean: f64,
-    p95: f64,
-    p99: f64,
-}
-
 impl Server {
     /// A server that holds nothing of what was sealed up to `last`.
     pub(super) fn new(address: ServerAddress, last: SealCount) -> (Self, Inbox) {
@@ -116,6 +113,7 @@ impl Server {
             gets,
             puts,
             connected: AtomicBool::new(false),
+            line: Mutex::new(None),
             missing_since: Mutex::new(Instant::now()),
             pausing: AtomicBool::new(false),
             capacity_bytes: AtomicU64::new(0),
@@ -194,9 +192,21 @@ impl Server {
         usual.is_some_and(|(server, source)| route::is_faster(server, source))
     }
 
-    /// A place for a request; none if too many wait to ask.
-    pub(super) fn place(&self) -> Option<mpsc::Permit<'_, GetRequest>> {
-        self.gets.try_reserve().ok()
+    /// Asks it for blocks: on this thread while the tier's own sleeps. False if too many wait to ask; those who ask are
+    /// told then, as whenever nothing comes.
+    pub(super) fn ask(
+        &self,
+        requests: impl ExactSizeIterator<Item = GetRequest>,
+        drive: &Drive,
+    ) -> bool {
+        let line = if drive.is_asleep() { self.line.lock().clone() } else { None };
+        if let Some(line) = line {
+            drive.here(|| requests.for_each(|request| line.ask(request)));
+            return true;
+        }
+        let Ok(places) = self.gets.try_reserve_many(requests.len()) else { return false };
+        places.zip(requests).for_each(|(place, request)| place.send(request));
+        true
     }
 
     /// Whether what it was asked for may be read from the source as well.
@@ -240,6 +250,13 @@ impl Server {
     /// Whether what was sealed with `count` may still be there.
     pub(super) fn may_hold(&self, count: SealCount) -> bool {
         count.0 > self.gone_through.load(Relaxed)
+    }
+
+    /// Requests are written to `line` from here on.
+    pub(super) fn listens(&self, line: Arc<Line>) {
+        let former = self.line.lock().replace(line);
+        // Whoever has asked there is told, and not under the lock.
+        drop(former);
     }
 
     /// The connection stands, to the server's run `instance`; `last` is the last sealing so far.
@@ -298,6 +315,8 @@ impl Server {
     /// The connection is gone, or could not be made. Says whether that is news.
     pub(super) fn disconnected(&self, reason: &str) -> bool {
         let was = self.connected.swap(false, Relaxed);
+        let line = self.line.lock().take();
+        drop(line);
         if was {
             *self.missing_since.lock() = Instant::now();
         }
@@ -331,17 +350,9 @@ impl Server {
             address: self.address.shown.clone(),
             state,
             capacity_bytes: self.capacity_bytes.load(Relaxed),
-            answers_us: usual.map(AnswersReport::new),
+            answers_us: usual.map(AnswersReport::of),
             last_error: self.last_error.lock().clone(),
         }
-    }
-}
-
-impl AnswersReport {
-    fn new(usual: Usual) -> Self {
-        let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
-        let Usual { mean, last, .. } = usual;
-        Self { mean: microseconds(mean), p95: microseconds(last.p95), p99: microseconds(last.p99) }
     }
 }
 

@@ -46,6 +46,15 @@ pub(crate) enum Way {
     Through,
 }
 
+/// What a read has given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Got {
+    /// Fewer than asked for only at the end of the file.
+    pub(crate) bytes: usize,
+    /// All of it came from where the source stores it. False also where nobody knows.
+    pub(crate) is_stored: bool,
+}
+
 /// What reading does to a file's time of access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Atime {
@@ -137,11 +146,6 @@ impl DirectFile {
         Self { file, way, through: OnceLock::new(), atime, accessed: AtomicBool::new(false) }
     }
 
-    /// Whether it is read past the page cache.
-    pub(crate) fn is_past_page_cache(&self) -> bool {
-        self.way == Way::Past && self.through.get().is_none()
-    }
-
     /// Has the source note that the file, `size` bytes long, was read, should it not have seen a
     /// read of it since it was opened. It decides what becomes of it.
     pub(crate) fn note_access(&self, size: u64) {
@@ -168,38 +172,38 @@ impl DirectFile {
     }
 
     /// Reads into `buffers`, whole blocks each, from `offset`, a multiple of the block size.
-    /// Returns how many bytes there were: fewer than asked only at the end of the file. What
-    /// lies beyond is zeroed.
-    pub(crate) fn read_blocks(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+    /// What lies beyond the end of the file is zeroed.
+    pub(crate) fn read_blocks(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<Got> {
         self.accessed.store(true, Ordering::Relaxed);
         crate::sync::step();
         let wanted: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        let mut done = 0;
-        while done < wanted {
-            let mut rest = remaining(buffers, done);
-            let got = match self.read_once(&mut rest, offset + done as u64) {
-                Ok(0) => break,
+        let mut all = Got { bytes: 0, is_stored: true };
+        while all.bytes < wanted {
+            let mut rest = remaining(buffers, all.bytes);
+            let got = match self.read_once(&mut rest, offset + all.bytes as u64) {
+                Ok(Got { bytes: 0, .. }) => break,
                 Ok(got) => got,
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error),
             };
-            done += got;
+            all.bytes += got.bytes;
+            all.is_stored &= got.is_stored;
             // A part of a block is the end of the file; a further direct read would be unaligned.
-            if !done.is_multiple_of(BLOCK_SIZE) {
+            if !all.bytes.is_multiple_of(BLOCK_SIZE) {
                 break;
             }
         }
-        for mut buffer in remaining(buffers, done) {
+        for mut buffer in remaining(buffers, all.bytes) {
             buffer.fill(0);
         }
-        Ok(done)
+        Ok(all)
     }
 
     pub(crate) fn node(&self) -> NodeFd {
         self.file.clone()
     }
 
-    fn read_once(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+    fn read_once(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<Got> {
         match (self.way, self.through.get()) {
             (Way::Past, None) => match preadv(&self.file, buffers, offset) {
                 // Some files cannot be read so, and some disks want more than a block's alignment.
@@ -209,7 +213,7 @@ impl DirectFile {
                     let through = self.through.get_or_init(|| through.into());
                     read_through(through, buffers, offset)
                 }
-                result => result,
+                result => result.map(|bytes| Got { bytes, is_stored: true }),
             },
             (Way::Past, Some(through)) => read_through(through, buffers, offset),
             (Way::Through, _) => read_through(&self.file, buffers, offset),
@@ -218,16 +222,34 @@ impl DirectFile {
 }
 
 /// Reads through the page cache, and leaves nothing there that was not there before (Linux 6.14).
-fn read_through(file: &NodeFd, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
-    /// Whether a source has refused it; then the others are not asked either.
-    static REFUSED: AtomicBool = AtomicBool::new(false);
-    if !REFUSED.load(Ordering::Relaxed) {
-        match preadv2(file, buffers, offset, DONTCACHE) {
-            Err(error) if unsupported(error) => REFUSED.store(true, Ordering::Relaxed),
-            result => return result,
+fn read_through(file: &NodeFd, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<Got> {
+    /// What a source has refused, the others are not asked for either.
+    static REFUSES_DONTCACHE: AtomicBool = AtomicBool::new(false);
+    static REFUSES_NOWAIT: AtomicBool = AtomicBool::new(false);
+    let dontcache = !REFUSES_DONTCACHE.load(Ordering::Relaxed);
+    let flags = if dontcache { DONTCACHE } else { ReadWriteFlags::empty() };
+    let mut is_stored = false;
+    // What the page cache has is there without waiting.
+    if !REFUSES_NOWAIT.load(Ordering::Relaxed) {
+        match preadv2(file, buffers, offset, flags | ReadWriteFlags::NOWAIT) {
+            Err(Errno::AGAIN) => is_stored = true,
+            // One of the two flags is refused: which, the next call says.
+            Err(error) if unsupported(error) => {}
+            result => return result.map(|bytes| Got { bytes, is_stored }),
         }
     }
-    preadv(file, buffers, offset)
+    if dontcache {
+        match preadv2(file, buffers, offset, flags) {
+            Err(error) if unsupported(error) => REFUSES_DONTCACHE.store(true, Ordering::Relaxed),
+            result => {
+                REFUSES_NOWAIT.fetch_or(!is_stored, Ordering::Relaxed);
+                return result.map(|bytes| Got { bytes, is_stored });
+            }
+        }
+    }
+    let bytes = preadv(file, buffers, offset)?;
+    REFUSES_NOWAIT.fetch_or(!dontcache && !is_stored, Ordering::Relaxed);
+    Ok(Got { bytes, is_stored })
 }
 
 impl WrittenFile {
@@ -349,9 +371,31 @@ mod tests {
         let mut buffer = AlignedBuffer::new(3).unwrap();
         buffer.bytes_mut().fill(9);
         let got = file.read_blocks(&mut [IoSliceMut::new(buffer.bytes_mut())], 0).unwrap();
-        assert_eq!(got, 5000);
+        assert_eq!(got.bytes, 5000);
         assert!(buffer.bytes_mut()[..5000].iter().all(|&byte| byte == 5));
         assert!(buffer.bytes_mut()[5000..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn what_the_page_cache_gives_is_told_from_what_is_stored() {
+        // /tmp may be a tmpfs, which stores nothing elsewhere.
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, vec![5; 8 * BLOCK_SIZE]).unwrap();
+        std::fs::File::open(&path).unwrap().sync_all().unwrap();
+        let source = Source::open(dir.path()).unwrap();
+        let root = source.root().unwrap();
+        let (node, _) = source.look_up(root.as_fd(), c"f").unwrap();
+        let mut buffer = AlignedBuffer::new(8).unwrap();
+        let mut read = |way| {
+            let file = source.open_direct(node.as_fd(), Atime::AsSource, way).unwrap();
+            file.read_blocks(&mut [IoSliceMut::new(buffer.bytes_mut())], 0).unwrap()
+        };
+        let bytes = 8 * BLOCK_SIZE;
+        assert_eq!(read(Way::Through), Got { bytes, is_stored: false }, "just written");
+        source.drop_pages(node.as_fd());
+        assert_eq!(read(Way::Through), Got { bytes, is_stored: true });
+        assert_eq!(read(Way::Past), Got { bytes, is_stored: true });
     }
 
     #[test]

@@ -34,7 +34,12 @@ pub(crate) enum Lie {
     Truncated,
     /// Nothing, ever.
     Silent,
+    /// The truth, but for one request in [`FORGETS`], to which it says nothing.
+    Forgetful,
 }
+
+/// Few enough that a late answer may be read from the source as well.
+const FORGETS: u64 = 40;
 
 /// A running liar.
 pub(crate) struct Liar {
@@ -150,12 +155,15 @@ async fn stream(
         let keys = frame::get_body(&body)?;
         gets += 1;
         let of_blocks = matches!(lie, Lie::Old | Lie::Swapped | Lie::Cut | Lie::Random);
-        let lies_now = always || !of_blocks || gets % 3 > 0;
+        let lies_now = match lie {
+            Lie::Forgetful => gets % FORGETS == 0,
+            _ => always || !of_blocks || gets % 3 > 0,
+        };
         let said = lies_now.then_some(lie);
         let told = keys.iter().map(|key| tell(said, *key, &blocks.lock().unwrap())).collect();
         let told: Vec<Option<SealedBlock>> = told;
         let hits = told.iter().flatten().count();
-        if lie == Lie::Silent {
+        if lie == Lie::Silent || lie == Lie::Forgetful && lies_now {
             lies.fetch_add(1, Ordering::Relaxed);
             continue;
         }

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use crate::liar::{Liar, Lie};
-use crate::support::{Keys, Mounted, noise, read_at_random};
+use crate::support::{Keys, Mounted, PATIENCE, noise, read_at_random};
 
 const FILE_BYTES: usize = 40 << 20;
 
@@ -55,6 +57,47 @@ fn whoever_only_lies_is_left_alone() {
     });
     // One reader, one request at a time: three to be found out, and one after each pause.
     assert!((3..8).contains(&liar.lies()), "{} lies", liar.lies());
+}
+
+#[test]
+fn many_readers_of_a_block_that_does_not_come_do_not_wait_for_each_other() {
+    // More than there are threads in the mount: all of them may wait for the flight of the first.
+    const READERS: u64 = 64;
+    let keys = Keys::new();
+    let liar = Liar::start(&keys.server(), Lie::Forgetful, false);
+    let contents = noise(3, FILE_BYTES);
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), &contents).unwrap();
+    mounted.mount_with_servers(&keys, &[&liar.address.to_string()], &[]);
+    let mut seed = 0;
+    mounted.wait_until("blocks are lent", |status| {
+        seed += 1;
+        read_at_random(&mounted.path("f"), &contents, 3_000, seed, |_| {});
+        status["remote"]["lent_blocks"].as_u64() > Some(5_000)
+    });
+    let file = Arc::new(fs::File::open(mounted.path("f")).unwrap());
+    let blocks = (FILE_BYTES / 4096) as u64;
+    let (lies, hedged) = (liar.lies(), mounted.number("/remote/hedged_reads"));
+    let mut round = 0;
+    while liar.lies() < lies + 10 || mounted.number("/remote/hedged_reads") < hedged + 5 {
+        round += 1;
+        assert!(round < 5_000, "it hardly ever kept silent: {}", mounted.status());
+        let block = round * 7_919 % blocks;
+        let (tell, told) = mpsc::channel();
+        for _ in 0..READERS {
+            let (file, tell) = (file.clone(), tell.clone());
+            thread::spawn(move || {
+                let mut bytes = vec![0; 4096];
+                let read = file.read_exact_at(&mut bytes, block * 4096);
+                let _ = tell.send(read.map(|()| bytes));
+            });
+        }
+        let at = block as usize * 4096;
+        for _ in 0..READERS {
+            let read = told.recv_timeout(PATIENCE).expect("every reader is answered").unwrap();
+            assert!(read == contents[at..at + 4096]);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Servers that come, go, freeze and come back while an application reads.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -48,6 +49,26 @@ impl Pool {
     fn read(&self, reads: usize, seed: u64, each: impl FnMut(usize)) {
         read_at_random(&self.mounted.path("f"), &self.contents, reads, seed, each);
     }
+}
+
+#[test]
+fn how_long_the_source_takes_is_measured_by_whole_reads_and_not_by_their_pieces() {
+    const PIECE: usize = 32 * 4096;
+    let keys = Keys::new();
+    let server = Server::start(&keys.server(), "127.0.0.1:0");
+    let pool = Pool::new(&[&server], keys);
+    let file = fs::File::open(pool.mounted.path("f")).unwrap();
+    let mut bytes = vec![0; PIECE];
+    for n in 0..200 {
+        // In no order, and in each piece 16 blocks that are cached between 8 that are not and 8 more.
+        let at = n * 61 % (FILE_BYTES / PIECE) * PIECE;
+        file.read_exact_at(&mut bytes[..PIECE / 2], (at + PIECE / 4) as u64).unwrap();
+        file.read_exact_at(&mut bytes, at as u64).unwrap();
+        assert!(bytes == pool.contents[at..at + PIECE]);
+    }
+    let source = &pool.mounted.status()["remote"]["source_us"];
+    assert!(source["medium"]["mean"].as_f64() > Some(0.0), "{source}");
+    assert!(source["short"].is_null(), "{source}");
 }
 
 #[test]

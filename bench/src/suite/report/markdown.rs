@@ -1,4 +1,4 @@
-//! The figures as tables in Markdown, put into a document between two marks.
+//! The figures as tables in Markdown, put into a document between the two marks of their plan.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,30 +6,34 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::cells::{Cell, beside, in_order};
-use super::{number, words};
+use super::number;
 use crate::suite::store::Results;
 use crate::suite::target::Target;
 
-const BEGIN: &str = "<!-- rampool-bench report: from here -->";
-const END: &str = "<!-- rampool-bench report: to here -->";
+/// Between which lines the figures of a plan stand, by its title.
+fn marks(title: &str) -> [String; 2] {
+    ["from here", "to here"].map(|end| format!("<!-- rampool-bench report '{title}': {end} -->"))
+}
 
-/// Replaces what stands between the marks of a document.
+/// Replaces what stands between the plan's marks in a document.
 ///
 /// # Errors
 /// When it cannot be read or written, or has no marks.
 pub(super) fn put_into(document: &Path, results: &Results) -> Result<()> {
     let shown = document.display();
     let text = std::fs::read_to_string(document).with_context(|| format!("cannot read {shown}"))?;
-    let text = replaced(&text, &tables(results))
-        .with_context(|| format!("{shown} has no lines '{BEGIN}' and '{END}' in this order"))?;
+    let marks = marks(&results.plan.title);
+    let text = replaced(&text, &marks, &tables(results)).with_context(|| {
+        format!("{shown} has no lines '{}' and '{}' in this order", marks[0], marks[1])
+    })?;
     std::fs::write(document, text).with_context(|| format!("cannot write {shown}"))
 }
 
 /// None where a mark is missing.
-fn replaced(text: &str, new: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{new}\n{END}{after}"))
+fn replaced(text: &str, [begin, end]: &[String; 2], new: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n\n{new}\n{end}{after}"))
 }
 
 /// What was measured on what, then a table for each disk: the first target's figures, and those of the others in
@@ -48,10 +52,6 @@ fn tables(results: &Results) -> String {
         machine.cpus,
         machine.cpu,
     );
-    for sentence in words::sentences(&cells) {
-        let _ = write!(text, "\n- {sentence}");
-    }
-    text.push('\n');
     for disk in in_order(cells.iter().map(|cell| cell.disk)) {
         let of: Vec<&Cell<'_>> = cells.iter().filter(|cell| cell.disk == disk).collect();
         let _ = write!(text, "\n### Disk: {disk}\n\n{}", table(&cells, &of));
@@ -99,11 +99,13 @@ mod tests {
 
     #[test]
     fn only_what_stands_between_the_marks_is_replaced() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nz\n");
-        let new = replaced(&text, "new").unwrap();
-        assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n{END}\nz\n"));
-        assert_eq!(replaced(&new, "new").unwrap(), new);
-        assert!(replaced("a", "new").is_none());
+        let [begin, end] = &marks("it");
+        let text = format!("a\n{begin}\nold\n{end}\nz\n");
+        let put = |text: &str, plan: &str| replaced(text, &marks(plan), "new");
+        let new = put(&text, "it").unwrap();
+        assert_eq!(new, format!("a\n{begin}\n\nnew\n{end}\nz\n"));
+        assert_eq!(put(&new, "it").unwrap(), new);
+        assert!(put(&text, "another").is_none() && put("a", "it").is_none());
     }
 
     #[test]
