@@ -26,7 +26,8 @@ fn an_ordinary_user_mounts_uses_and_unmounts() {
     let place = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = place.path().join("rampool");
-    fs::copy(env!("CARGO_BIN_EXE_rampool"), &program).unwrap();
+    // By another process: what other tests start meanwhile would hold it open for writing, and it could not be run.
+    run(Command::new("cp").args([env!("CARGO_BIN_EXE_rampool"), program.to_str().unwrap()]));
     let (source, mountpoint) = (place.path().join("source"), place.path().join("mount"));
     for directory in [&source, &mountpoint] {
         fs::create_dir(directory).unwrap();
