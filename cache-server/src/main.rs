@@ -7,6 +7,7 @@
 //! One thread with one runtime does all the network's work; the status socket has its own.
 
 mod accept;
+mod answers;
 mod args;
 mod blocks;
 mod counts;

@@ -14,6 +14,7 @@ use rampool_protocol::control::{Lending, MountId};
 use rampool_protocol::frame::{HEADER_SIZE, Header, PutOutcome, RequestId};
 use tokio::sync::watch;
 
+use crate::answers::Answers;
 use crate::blocks::Store;
 use crate::counts::Counts;
 
@@ -24,6 +25,7 @@ pub(crate) struct Service {
     pub(crate) instance: u64,
     lending: watch::Receiver<Lending>,
     state: Mutex<State>,
+    answers: Answers,
 }
 
 /// What the lock guards.
@@ -50,7 +52,8 @@ impl Service {
     pub(crate) fn new(store: Store, lending: watch::Receiver<Lending>) -> Self {
         // Seeded by the system: two runs share a number once in 2^64 times.
         let instance = RandomState::new().build_hasher().finish();
-        Self { instance, lending, state: Mutex::new(State { store, counts: Counts::new() }) }
+        let state = Mutex::new(State { store, counts: Counts::new() });
+        Self { instance, lending, state, answers: Answers::default() }
     }
 
     /// The answer to a GET: which blocks are here, then each of them, copied straight from its
@@ -58,9 +61,8 @@ impl Service {
     pub(crate) fn get(&self, mount: MountId, request: RequestId, keys: &[RemoteKey]) -> Bytes {
         let began = Instant::now();
         let present = HEADER_SIZE..HEADER_SIZE + keys.len();
-        let mut answer =
-            BytesMut::with_capacity(present.end + keys.len() * size_of::<SealedBlock>());
-        answer.put_bytes(0, present.end);
+        let mut answer = self.answers.room(present.end + keys.len() * size_of::<SealedBlock>());
+        answer.resize(present.end, 0);
 
         let mut state = self.state.lock();
         let mut hits = 0;
@@ -72,7 +74,7 @@ impl Service {
         let header = Header::got(request, keys.len(), hits);
         answer[..HEADER_SIZE].copy_from_slice(&header.to_bytes());
         state.counts.get(keys.len(), hits, began.elapsed());
-        answer.freeze()
+        self.answers.finished(answer)
     }
 
     /// Begins a PUT of `count` blocks.

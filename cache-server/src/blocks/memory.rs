@@ -10,7 +10,6 @@ use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::{BufMut as _, BytesMut};
 use rampool_protocol::block::BLOCK_SIZE;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
@@ -115,7 +114,7 @@ impl Region {
     }
 
     /// Appends a page to `out`. When it was taken, also half-way through, nothing is appended.
-    pub(crate) fn read(&self, slot: SlotId, out: &mut BytesMut) -> Page {
+    pub(crate) fn read(&self, slot: SlotId, out: &mut Vec<u8>) -> Page {
         let page = self.page(slot);
         out.reserve(BLOCK_SIZE);
         let spare = out.spare_capacity_mut();
@@ -129,7 +128,7 @@ impl Region {
             return Page::Taken;
         }
         // SAFETY: the copy above initialised so many bytes.
-        unsafe { out.advance_mut(BLOCK_SIZE) };
+        unsafe { out.set_len(out.len() + BLOCK_SIZE) };
         Page::Present
     }
 
@@ -262,7 +261,7 @@ mod tests {
             region.write(segment.slot(place), &[place as u8 | 1; BLOCK_SIZE]);
         }
         region.hand_over(segment);
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         assert_eq!(region.read(segment.slot(0), &mut out), Page::Present);
         assert_eq!(out, &[1; BLOCK_SIZE][..]);
         assert_eq!(region.copy(segment.slot(511), segment.slot(3)), Page::Present);

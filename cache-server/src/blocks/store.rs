@@ -8,7 +8,6 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use rampool_protocol::block::{BLOCK_SIZE, PutEntry, RemoteKey};
 use rampool_protocol::control::MountId;
 
@@ -93,7 +92,7 @@ impl Store {
     }
 
     /// Appends tag and data of a block to `out`, or finds that it is not here.
-    pub(crate) fn get(&mut self, mount: MountId, key: &RemoteKey, out: &mut BytesMut) -> bool {
+    pub(crate) fn get(&mut self, mount: MountId, key: &RemoteKey, out: &mut Vec<u8>) -> bool {
         let block = self.fingerprint(mount, key);
         let Some(slot) = self.index.find(block) else { return false };
         let before = out.len();

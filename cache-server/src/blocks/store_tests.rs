@@ -203,7 +203,7 @@ fn put(store: &mut Store, id: u32, fill: u8) {
 
 /// The content of a block, after checking that all of it is there.
 fn read(store: &mut Store, mount: MountId, id: u32) -> Option<u8> {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     if !store.get(mount, &key(id), &mut out) {
         assert!(out.is_empty());
         return None;

@@ -7,10 +7,11 @@
 //! All keys of a mount are made (HKDF-SHA256, RFC 5869) from one secret, which is random and never leaves memory, unless
 //! there is a key file: then the keys of earlier runs can be made again.
 //!
-//! The server knows a block by HMAC-SHA256 of file and block, cut to 128 bits: it can tell
-//! neither which file it is of nor which blocks are neighbours.
+//! The server knows a block by file and block, enciphered together as the one block of AES-256 that they fill, under a key
+//! for nothing else: no two have the same name, and it can tell neither which file one is of nor which are neighbours.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, UnboundCipherKey};
 use aws_lc_rs::{hkdf, hmac, rand};
 use rampool_protocol::block::{BLOCK_SIZE, RemoteKey, SealedBlock};
 use rampool_protocol::control::MountId;
@@ -37,7 +38,7 @@ pub(super) struct Run {
 /// The keys of one mount.
 pub(super) struct Sealer {
     mount: MountId,
-    name_key: hmac::Key,
+    name_key: EncryptingKey,
     /// Of all runs whose blocks may be found, the present one last.
     runs: Vec<(Run, LessSafeKey)>,
 }
@@ -95,9 +96,10 @@ impl Sealer {
             let key = UnboundKey::new(&AES_256_GCM, &key).expect("32 bytes, as it wants");
             (*run, LessSafeKey::new(key))
         };
+        let name_key = UnboundCipherKey::new(&AES_256, &secret.derive::<32>(&[b"names"]));
         Self {
             mount: MountId(secret.derive(&[b"mount"])),
-            name_key: hmac::Key::new(hmac::HMAC_SHA256, &secret.derive::<32>(&[b"names"])),
+            name_key: name_key.and_then(EncryptingKey::ecb).expect("32 bytes, as it wants"),
             runs: runs.iter().map(key).collect(),
         }
     }
@@ -114,8 +116,9 @@ impl Sealer {
 
     /// The name under which servers know a block.
     pub(super) fn remote_key(&self, key: BlockKey) -> RemoteKey {
-        let tag = hmac::sign(&self.name_key, &place(key));
-        RemoteKey(tag.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes"))
+        let mut name = place(key);
+        self.name_key.encrypt(&mut name).expect("it is one block of the cipher's");
+        RemoteKey(name)
     }
 
     /// Seals a block. Each count must be used once.
@@ -225,6 +228,10 @@ mod tests {
         let sealer = new_sealer();
         assert_eq!(sealer.remote_key(KEY), sealer.remote_key(KEY));
         assert_ne!(sealer.remote_key(KEY), new_sealer().remote_key(KEY));
+        let next = BlockKey { index: BlockIndex(4), ..KEY };
+        let (name, next) = (sealer.remote_key(KEY).0, sealer.remote_key(next).0);
+        let differing: u32 = name.iter().zip(next).map(|(a, b)| (a ^ b).count_ones()).sum();
+        assert!((24..=104).contains(&differing), "as of two numbers by chance: {differing} of 128");
     }
 
     #[test]
