@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rampool_protocol::size::ByteSize;
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::application::{self, Application};
 use super::liar::Liar;
@@ -57,10 +57,15 @@ pub(super) struct Scene {
 struct Server {
     machine: Machine,
     daemon: Option<Daemon>,
+    /// After the daemon: goes when that has ended.
+    clock: Option<MovedClock>,
     /// Where it is known to others, if not where it listens.
     advertise: Option<SocketAddr>,
     number: usize,
 }
+
+/// What libfaketime shares in memory, and leaves there when its process is ended by a signal.
+struct MovedClock(Pid);
 
 /// What the mount says about itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,7 +93,7 @@ impl Scene {
         let mut servers = Vec::new();
         for number in 0..SERVERS {
             let machine = switch.machine(number as u8 + 2)?;
-            servers.push(Server { machine, daemon: None, advertise: None, number });
+            servers.push(Server { machine, daemon: None, clock: None, advertise: None, number });
         }
         let (before_relay, lies) = (switch.machine(20)?, switch.machine(21)?);
         let relayed = SocketAddr::new(servers[SERVERS - 1].machine.address, PORT);
@@ -153,6 +158,7 @@ impl Scene {
         if signal == Signal::KILL || signal == Signal::TERM {
             // Waits for its end.
             self.servers[server].daemon = None;
+            self.servers[server].clock = None;
         }
         Ok(())
     }
@@ -256,11 +262,21 @@ impl Server {
         command.arg("--keys").arg(scratch.join(keys));
         command.arg("--status-socket").arg(scratch.join(&format!("server-{}.sock", self.number)));
         let mut daemon = Daemon::start("rampool-server", command)?;
+        self.clock = clock.map(|_| MovedClock(daemon.pid()));
         daemon.wait_until(stop, |lines| {
             lines.iter().any(|line| line.contains("listening on")).then_some(())
         })?;
         self.daemon = Some(daemon);
         Ok(())
+    }
+}
+
+impl Drop for MovedClock {
+    fn drop(&mut self) {
+        for name in ["faketime_shm_", "sem.faketime_sem_"] {
+            // It may not be there, and is in nobody's way.
+            let _ = fs::remove_file(format!("/dev/shm/{name}{}", self.0.as_raw_nonzero()));
+        }
     }
 }
 
