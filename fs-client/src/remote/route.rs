@@ -12,8 +12,8 @@ use crate::pace::Usual;
 
 /// The other must take that part of the time, or less, to be tried.
 const TRY_BELOW: f64 = 0.7;
-/// And that part, under all the load, to be kept.
-const KEEP_BELOW: f64 = 0.9;
+/// And that part, under all the load, to be kept: the server, and the source, which costs less CPU time and may take as long.
+const KEEP_BELOW: [f64; 2] = [0.9, 1.1];
 /// An attempt that takes so much more time has failed, when its reads have waited for so long together.
 const GIVE_UP_ABOVE: f64 = 1.5;
 const GIVE_UP_AFTER: Duration = Duration::from_millis(100);
@@ -28,6 +28,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(64);
 
 /// While a cache fills, much is lent, servers are slow, and the source is read by few. So lending goes on for so long.
 const LENDS_ON: Duration = Duration::from_secs(5);
+/// Where asking is only an attempt, nothing is lent before it has lasted so long.
+const ASKS_FOR_GOOD: Duration = Duration::from_secs(1);
 
 /// A server that is gone round is asked all the same, for a hundredth of the time, but so often at least and at most.
 const PROBE_PAUSE: (Duration, Duration) =
@@ -58,6 +60,8 @@ pub(super) struct Route {
     goes_round: bool,
     /// Since when it is as it is.
     since: Instant,
+    /// When the server was asked last, but for attempts that failed.
+    last_asked: Instant,
     /// It is an attempt.
     attempt: Option<Attempt>,
     /// Of attempts with the server, and with the source.
@@ -89,6 +93,7 @@ impl Route {
         Self {
             goes_round: false,
             since: now,
+            last_asked: now,
             attempt: None,
             attempts: [(); 2].map(|()| Attempts { pause: PAUSE_MIN, next: now, promised: 0.0 }),
             probes: Rows::default(),
@@ -129,7 +134,12 @@ impl Route {
 
     /// Whether it is worth lending to: also for a while after it was found slower, which may be lending's own doing.
     pub(super) fn pays(&self, now: Instant) -> bool {
-        !self.goes_round || now.saturating_duration_since(self.since) < LENDS_ON
+        self.is_asked_for_good(now) || now.saturating_duration_since(self.last_asked) < LENDS_ON
+    }
+
+    fn is_asked_for_good(&self, now: Instant) -> bool {
+        let lasts = || now.saturating_duration_since(self.since) >= ASKS_FOR_GOOD;
+        !self.goes_round && (self.attempt.is_none() || lasts())
     }
 
     /// Changes the way if the other is better than the one that is `used`.
@@ -143,8 +153,9 @@ impl Route {
                 && so_far.is_some_and(|so_far| {
                     so_far.took >= GIVE_UP_AFTER && so_far.mean > before.mul_f64(GIVE_UP_ABOVE)
                 });
-            let fails = is_settled && used.mean > before.mul_f64(KEEP_BELOW);
-            let this = &mut self.attempts[usize::from(self.goes_round)];
+            let way = usize::from(self.goes_round);
+            let fails = is_settled && used.mean > before.mul_f64(KEEP_BELOW[way]);
+            let this = &mut self.attempts[way];
             if gives_up || fails {
                 this.next = now + this.pause;
                 this.pause = (this.pause * 2).min(PAUSE_MAX);
@@ -166,6 +177,9 @@ impl Route {
     }
 
     fn change(&mut self, now: Instant) {
+        if self.is_asked_for_good(now) {
+            self.last_asked = now;
+        }
         self.goes_round = !self.goes_round;
         self.since = now;
         self.attempt = None;
@@ -326,6 +340,20 @@ mod tests {
         assert!(client.route.goes_round() && !client.route.pays(client.now));
         client.read(Duration::from_secs(20), |_| fast / 2, |_| fast);
         assert!(client.route.pays(client.now), "it is faster again");
+    }
+
+    #[test]
+    fn attempts_that_fail_are_no_reason_to_lend() {
+        let mut client = Client::new();
+        let server = |all| if all { 2_000 * US } else { 100 * US };
+        client.read(MINUTE, server, |_| 1_000 * US);
+        let (mut pays, mut attempts) = (0, 0);
+        for _ in 0..6_000 {
+            client.read(10_000 * US, server, |_| 1_000 * US);
+            pays += u32::from(client.route.pays(client.now));
+            attempts += u32::from(!client.route.goes_round());
+        }
+        assert!(attempts > 0 && pays == 0, "{attempts} {pays}");
     }
 
     #[test]
