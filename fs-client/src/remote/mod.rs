@@ -53,7 +53,7 @@ use drive::Drive;
 use hedge::Wait;
 use keepers::Keepers;
 pub(crate) use key_file::KeyFile;
-use lent::{Lent, LentTable};
+use lent::{Lent, LentTable, ServerIndex};
 use members::Members;
 pub(crate) use names::Given;
 use route::Way;
@@ -121,6 +121,15 @@ pub(crate) struct Held {
     wait: Wait,
     /// The source is to be read as well, only to see what it takes.
     pub(crate) looks: bool,
+}
+
+/// Who holds blocks of a long read.
+struct Holder {
+    index: ServerIndex,
+    /// None if it is not to be asked.
+    ask: Option<(Arc<Server>, Wait)>,
+    /// By their places in the read.
+    blocks: Vec<(usize, Lent)>,
 }
 
 /// How to get the blocks of a short read.
@@ -329,31 +338,12 @@ impl Tier {
     /// Fills the buffers of those blocks that servers give before the deadline.
     pub(crate) fn fetch(&self, wanted: &mut [Wanted<'_>]) {
         let shared = &*self.shared;
-        let found: Vec<(usize, Lent)> = wanted
-            .iter()
-            .enumerate()
-            .filter_map(|(n, wanted)| Some((n, shared.lent(wanted.key)?)))
-            .collect();
-        if found.is_empty() {
-            return;
-        }
         let began = Instant::now();
-        let length = Length::of(wanted.len());
         // All servers at once, then the answers one after the other.
         let mut asked = Vec::new();
         let mut deadline = DEADLINE;
-        for (index, server) in shared.servers.all() {
-            let theirs: Vec<(usize, Lent)> =
-                found.iter().filter(|(_, lent)| lent.server == index).copied().collect();
-            if theirs.is_empty() {
-                continue;
-            }
-            // Where the source is to be looked at, it is read this time.
-            let Some((Way::Ask, wait)) =
-                server.way(length, &shared.source, shared.use_servers, began)
-            else {
-                continue;
-            };
+        for Holder { ask, blocks: theirs, .. } in shared.holders(wanted, began) {
+            let Some((server, wait)) = ask else { continue };
             deadline = deadline.max(wait.deadline);
             let mut requests = Vec::new();
             let first = asked.len();
@@ -572,6 +562,33 @@ impl Shared {
         }
         self.lent.forget_this(key, lent);
         None
+    }
+
+    /// Who holds which blocks of a long read. Where nobody is to be asked, not all of them are looked for.
+    fn holders(&self, wanted: &[Wanted<'_>], now: Instant) -> Vec<Holder> {
+        let length = Length::of(wanted.len());
+        let mut holders: Vec<Holder> = Vec::new();
+        for (n, wanted) in wanted.iter().enumerate() {
+            let Some(lent) = self.lent(wanted.key) else { continue };
+            let known = holders.iter().position(|holder| holder.index == lent.server);
+            let place = known.unwrap_or_else(|| {
+                let ask = self.servers.get(lent.server).and_then(|server| {
+                    // Where the source is to be looked at, it is read this time.
+                    match server.way(length, &self.source, self.use_servers, now) {
+                        Some((Way::Ask, wait)) => Some((server, wait)),
+                        _ => None,
+                    }
+                });
+                holders.push(Holder { index: lent.server, ask, blocks: Vec::new() });
+                holders.len() - 1
+            });
+            holders[place].blocks.push((n, lent));
+            let nobody = holders.iter().all(|holder| holder.ask.is_none());
+            if nobody && holders.len() == self.servers.all().count() {
+                break;
+            }
+        }
+        holders
     }
 
     /// Whether a server has a block already. What one has that is not coming back soon is lent to another.
