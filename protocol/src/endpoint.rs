@@ -36,7 +36,7 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const INITIAL_WINDOW_BYTES: u64 = 1 << 20;
 
 /// So many packets may come before they are acknowledged by a packet of its own. An answer acknowledges its request and the next
-/// request that answer, and so with one request at a time nobody is woken for an acknowledgement alone.
+/// request that answer, and so with one short request at a time nobody is woken for an acknowledgement alone.
 const ACKNOWLEDGED_AT_ONCE: u32 = 8;
 
 /// Datagrams, in which servers gossip, that wait to be read. Further ones are lost.

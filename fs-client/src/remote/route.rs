@@ -177,7 +177,7 @@ impl Route {
     }
 
     fn change(&mut self, now: Instant) {
-        if self.is_asked_for_good(now) {
+        if !self.goes_round && self.attempt.is_none() {
             self.last_asked = now;
         }
         self.goes_round = !self.goes_round;

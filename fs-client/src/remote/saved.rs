@@ -19,7 +19,7 @@ use super::SERVERS_MAX;
 use super::lent::{RawEntry, ServerIndex};
 use super::seal::{Run, SealCount};
 
-const MAGIC: [u8; 8] = *b"rampool\x01";
+const MAGIC: [u8; 8] = *b"rampool\x02";
 const TAG_BYTES: u64 = 32;
 
 /// The most runs whose blocks are found: those of earlier ones have been sent anew by then, or evicted.
