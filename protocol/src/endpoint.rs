@@ -37,7 +37,7 @@ const INITIAL_WINDOW_BYTES: u64 = 1 << 20;
 
 /// So many packets may come before they are acknowledged by a packet of its own. An answer acknowledges its request and the next
 /// request that answer, and so with one short request at a time nobody is woken for an acknowledgement alone.
-const ACKNOWLEDGED_AT_ONCE: u32 = 8;
+const UNACKNOWLEDGED_MAX: u32 = 8;
 
 /// Datagrams, in which servers gossip, that wait to be read. Further ones are lost.
 const DATAGRAMS_BYTES: usize = 64 << 10;
@@ -53,7 +53,7 @@ pub fn transport_config() -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(DATAGRAM_BYTES_MAX);
     let mut acknowledge = AckFrequencyConfig::default();
-    acknowledge.ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGED_AT_ONCE));
+    acknowledge.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED_MAX));
     transport
         .congestion_controller_factory(Arc::new(congestion))
         .mtu_discovery_config(Some(mtu))

@@ -213,7 +213,7 @@ async fn serve(
     parts.push(Box::pin(read_news(shared, connection, server, &mut tell)));
     parts.push(Box::pin(send_puts(shared, &puts, puts_out, &mut inbox.puts)));
     parts.push(Box::pin(read_outcomes(shared, &puts, puts_in)));
-    let result = parts.next().await.unwrap_or(Ok(()));
+    let result = parts.next().await.expect("it has parts");
     // A lost connection breaks all of them at once; it says more than they do.
     match connection.close_reason() {
         Some(_) => Err(lost(connection)),

@@ -12,7 +12,7 @@ use crate::pace::Usual;
 
 /// The other must take that part of the time, or less, to be tried.
 const TRY_BELOW: f64 = 0.7;
-/// And that part, under all the load, to be kept: the server, and the source, which costs less CPU time and may take as long.
+/// And that part, under all the load, to be kept: the server, and the source, which costs less CPU time.
 const KEEP_BELOW: [f64; 2] = [0.9, 1.1];
 /// An attempt that takes so much more time has failed, when its reads have waited for so long together.
 const GIVE_UP_ABOVE: f64 = 1.5;
@@ -60,7 +60,7 @@ pub(super) struct Route {
     goes_round: bool,
     /// Since when it is as it is.
     since: Instant,
-    /// When the server was asked last, but for attempts that failed.
+    /// Until when the server was asked, attempts aside.
     last_asked: Instant,
     /// It is an attempt.
     attempt: Option<Attempt>,
@@ -354,6 +354,29 @@ mod tests {
             attempts += u32::from(!client.route.goes_round());
         }
         assert!(attempts > 0 && pays == 0, "{attempts} {pays}");
+    }
+
+    #[test]
+    fn an_attempt_that_fails_late_lends_no_longer_than_it_lasts() {
+        let mut client = Client::new();
+        // Whoever comes back to it has two good seconds.
+        let mut busy_since = None;
+        let mut server = |all: bool, now: Instant| {
+            if !all {
+                busy_since = None;
+                return 100 * US;
+            }
+            let since = *busy_since.get_or_insert(now);
+            if now - since < Duration::from_secs(2) { 100 * US } else { 5_000 * US }
+        };
+        client.read_by(READERS, MINUTE, &mut server, |_, _| 1_000 * US);
+        let (mut asked, mut round) = (0, 0);
+        for _ in 0..12_000 {
+            client.read_by(READERS, 10_000 * US, &mut server, |_, _| 1_000 * US);
+            let pays = u32::from(client.route.pays(client.now));
+            *(if client.route.goes_round() { &mut round } else { &mut asked }) += pays;
+        }
+        assert!(asked > 0 && round == 0, "{asked} {round}");
     }
 
     #[test]

@@ -15,22 +15,25 @@ fn marks(title: &str) -> [String; 2] {
     ["from here", "to here"].map(|end| format!("<!-- rampool-bench report '{title}': {end} -->"))
 }
 
-/// Replaces what stands between the plan's marks in a document.
+/// Replaces what stands between the plan's marks in a document, or adds both at its end.
 ///
 /// # Errors
-/// When it cannot be read or written, or has no marks.
+/// When it cannot be read or written, or has one of the marks only.
 pub(super) fn put_into(document: &Path, results: &Results) -> Result<()> {
     let shown = document.display();
     let text = std::fs::read_to_string(document).with_context(|| format!("cannot read {shown}"))?;
     let marks = marks(&results.plan.title);
-    let text = replaced(&text, &marks, &tables(results)).with_context(|| {
-        format!("{shown} has no lines '{}' and '{}' in this order", marks[0], marks[1])
+    let text = put(&text, &marks, &tables(results)).with_context(|| {
+        format!("{shown} has not both lines '{}' and '{}' in this order", marks[0], marks[1])
     })?;
     std::fs::write(document, text).with_context(|| format!("cannot write {shown}"))
 }
 
-/// None where a mark is missing.
-fn replaced(text: &str, [begin, end]: &[String; 2], new: &str) -> Option<String> {
+/// None where only one of the marks is there.
+fn put(text: &str, [begin, end]: &[String; 2], new: &str) -> Option<String> {
+    if !text.contains(begin) && !text.contains(end) {
+        return Some(format!("{text}\n{begin}\n\n{new}\n{end}\n"));
+    }
     let (before, rest) = text.split_once(begin)?;
     let (_, after) = rest.split_once(end)?;
     Some(format!("{before}{begin}\n\n{new}\n{end}{after}"))
@@ -101,11 +104,13 @@ mod tests {
     fn only_what_stands_between_the_marks_is_replaced() {
         let [begin, end] = &marks("it");
         let text = format!("a\n{begin}\nold\n{end}\nz\n");
-        let put = |text: &str, plan: &str| replaced(text, &marks(plan), "new");
+        let put = |text: &str, plan: &str| put(text, &marks(plan), "new");
         let new = put(&text, "it").unwrap();
         assert_eq!(new, format!("a\n{begin}\n\nnew\n{end}\nz\n"));
         assert_eq!(put(&new, "it").unwrap(), new);
-        assert!(put(&text, "another").is_none() && put("a", "it").is_none());
+        let both = put(&new, "another").unwrap();
+        assert!(both.starts_with(&new) && put(&both, "another").unwrap() == both);
+        assert!(put(begin, "it").is_none() && put(end, "it").is_none());
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) fn write(dir: &Path) -> Result<Results> {
     Ok(results)
 }
 
-/// Puts the figures of a directory of results into a document, between the marks of its plan.
+/// Puts the figures of a directory of results into a document, between the marks of its plan, or at its end.
 pub(crate) fn put_into(document: &Path, dir: &Path) -> Result<()> {
     markdown::put_into(document, &Results::read(dir)?)
 }
