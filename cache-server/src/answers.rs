@@ -6,12 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rampool_protocol::block::SealedBlock;
-use rampool_protocol::frame::HEADER_SIZE;
+use rampool_protocol::frame::{HEADER_SIZE, RUN_BLOCKS_USUAL};
 
-/// A client asks for so many blocks at a time.
-const BLOCKS: usize = 32;
-/// Room for the answer to that.
-const LONG_BYTES: usize = HEADER_SIZE + BLOCKS * (1 + size_of::<SealedBlock>());
+/// Room for the answer to what clients usually ask for at a time.
+const LONG_BYTES: usize = HEADER_SIZE + RUN_BLOCKS_USUAL * (1 + size_of::<SealedBlock>());
 /// The allocator keeps what is shorter by itself.
 const SHORT_BYTES: usize = 32 << 10;
 /// 4 MiB, as much as a few clients have under way.

@@ -20,6 +20,9 @@ use crate::block::{PutEntry, RemoteKey, SealedBlock};
 /// The most blocks that one frame names: 1 MiB of data.
 pub const RUN_BLOCKS_MAX: usize = 256;
 
+/// Blocks in a frame of our clients: few enough that nobody waits long behind one (128 KiB). Longer frames are as right.
+pub const RUN_BLOCKS_USUAL: usize = 32;
+
 /// Bytes in a frame's header.
 pub const HEADER_SIZE: usize = size_of::<RawHeader>();
 

@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 
 use rampool_protocol::block::BLOCK_SIZE;
 use rampool_protocol::certs::Identity;
+use rampool_protocol::frame::RUN_BLOCKS_USUAL;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -67,10 +68,6 @@ use worth::PaysAnywhere;
 
 /// How long a reader that waits for servers does so at least, before it reads the source.
 const DEADLINE: Duration = Duration::from_millis(20);
-
-/// A long read asks for so many blocks at a time: while the first are opened the others come, and what holds an answer
-/// (132 KiB) is memory that the allocator keeps, not pages that the kernel has to clear each time.
-const ASKED_AT_ONCE: usize = 32;
 
 /// For how long servers are asked to keep the blocks of a mount that may come back.
 const KEEP_SECONDS: u32 = 600;
@@ -347,7 +344,8 @@ impl Tier {
             deadline = deadline.max(wait.deadline);
             let mut requests = Vec::new();
             let first = asked.len();
-            for run in theirs.chunks(ASKED_AT_ONCE) {
+            // While the first are opened the others come.
+            for run in theirs.chunks(RUN_BLOCKS_USUAL) {
                 let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
                 let (tell, told) = sync_channel(1);
                 // Without an answer it lets go of its end, which tells us as well.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Bytes, BytesMut};
 use rampool_protocol::block::PutEntry;
-use rampool_protocol::frame::{HEADER_SIZE, Header, RequestId};
+use rampool_protocol::frame::{HEADER_SIZE, Header, RUN_BLOCKS_USUAL, RequestId};
 use tokio::sync::mpsc;
 use zerocopy::FromBytes as _;
 
@@ -13,10 +13,6 @@ use super::placement;
 use super::{Offer, Shared};
 use crate::block::BlockKey;
 use crate::epochs::Seen;
-
-/// Blocks that travel in one frame at most: 128 KiB, so that a request for a block never waits
-/// long behind them.
-const RUN_MAX: usize = 32;
 
 /// Sealed blocks for one server, and what must be known of them when it answers.
 pub(super) struct PutFrame {
@@ -33,8 +29,8 @@ pub(super) struct SentBlock {
 
 /// Seals what is offered and gives it to the servers, until the queue is closed.
 pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
-    let mut offers = Vec::with_capacity(RUN_MAX);
-    while queue.recv_many(&mut offers, RUN_MAX).await > 0 {
+    let mut offers = Vec::with_capacity(RUN_BLOCKS_USUAL);
+    while queue.recv_many(&mut offers, RUN_BLOCKS_USUAL).await > 0 {
         let candidates = shared.candidates();
         let mut frames: Vec<(ServerIndex, PutFrame)> = Vec::new();
         for offer in offers.drain(..) {
@@ -72,8 +68,9 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
 
 impl PutFrame {
     fn new() -> Self {
-        let entries = BytesMut::with_capacity(HEADER_SIZE + RUN_MAX * size_of::<PutEntry>());
-        let mut frame = Self { entries, blocks: Vec::with_capacity(RUN_MAX) };
+        let entries =
+            BytesMut::with_capacity(HEADER_SIZE + RUN_BLOCKS_USUAL * size_of::<PutEntry>());
+        let mut frame = Self { entries, blocks: Vec::with_capacity(RUN_BLOCKS_USUAL) };
         frame.entries.resize(HEADER_SIZE, 0);
         frame
     }
