@@ -90,3 +90,116 @@ impl Out {
         end
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys;
+    use crate::remote::asker::{Asker, SourceRead, Told, Waits};
+    use rampool_protocol::block::RemoteKey;
+    use rampool_protocol::certs::{Identity, Role, SERVER_NAME};
+    use rampool_protocol::frame::{HEADER_SIZE, Verb};
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    struct Nobody;
+
+    impl Waits for Nobody {
+        fn told(self: Box<Self>, _: Told) -> bool {
+            false
+        }
+
+        fn source_read(&self) -> Option<SourceRead> {
+            None
+        }
+
+        fn given_up(&mut self) {}
+    }
+
+    fn request(n: u16) -> GetRequest {
+        let keys = vec![RemoteKey([n as u8; 16]); 1 + usize::from(n % 32)];
+        GetRequest { keys, asker: Asker::new(Nobody), began: None }
+    }
+
+    /// A connection to a server that takes no more than so many bytes of a stream before it has read them: both ends.
+    async fn connected(window: u32) -> [(quinn::Endpoint, quinn::Connection); 2] {
+        let temp = tempfile::tempdir().unwrap();
+        let pool = temp.path().join("pool");
+        keys::init(&pool).unwrap();
+        let identity = |name: &str, role| {
+            keys::issue(&pool, name, role, None, 1).unwrap();
+            Identity::load(&pool.join(name), role).unwrap()
+        };
+        let mut config = identity("server", Role::Server).server_config();
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(window.into());
+        config.transport_config(Arc::new(transport));
+        let here = (Ipv4Addr::LOCALHOST, 0).into();
+        let server = quinn::Endpoint::server(config, here).unwrap();
+        let client = quinn::Endpoint::client(here).unwrap();
+        let config = identity("client", Role::Client).client_config();
+        let address = server.local_addr().unwrap();
+        let connecting = client.connect_with(config, address, SERVER_NAME).unwrap();
+        let accepted = async { server.accept().await.unwrap().await.unwrap() };
+        let (ours, theirs) = tokio::join!(connecting, accepted);
+        [(client, ours.unwrap()), (server, theirs)]
+    }
+
+    #[tokio::test]
+    async fn requests_arrive_whole_and_in_order_at_a_server_that_takes_them_slowly() {
+        const REQUESTS: u16 = 300;
+        let [(_client, ours), (_server, theirs)] = connected(100).await;
+        let line = Line::new(ours.open_bi().await.unwrap().0);
+        let send = async {
+            for n in 0..REQUESTS {
+                line.ask(request(n));
+                if n % 8 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let hold = async {
+            loop {
+                line.held_up.notified().await;
+                line.send_all().await.unwrap();
+            }
+        };
+        let take = async {
+            let (_, mut stream) = theirs.accept_bi().await.unwrap();
+            for n in 0..REQUESTS {
+                let (mut header, asked) = ([0; HEADER_SIZE], request(n));
+                stream.read_exact(&mut header).await.unwrap();
+                let header = Header::parse(&header).unwrap();
+                assert_eq!((header.verb, header.count), (Verb::Get, asked.keys.len()));
+                assert_eq!(header.request, RequestId(u64::from(n) + 1));
+                let mut body = vec![0; header.body_len];
+                stream.read_exact(&mut body).await.unwrap();
+                assert_eq!(body, asked.keys.as_bytes());
+                assert_eq!(line.answered(header.request).unwrap().keys, asked.keys);
+            }
+        };
+        tokio::select! {
+            () = send => {}
+            () = hold => {}
+            () = take => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it stands still"),
+        }
+        assert!(line.answered(RequestId(1)).is_none());
+    }
+
+    #[tokio::test]
+    async fn too_many_requests_are_refused_one_by_one() {
+        let [(_client, ours), (_server, _theirs)] = connected(100).await;
+        let line = Line::new(ours.open_bi().await.unwrap().0);
+        (0..=UNDER_WAY_MAX).for_each(|_| line.ask(request(0)));
+        assert!(line.answered(RequestId(UNDER_WAY_MAX as u64)).is_some());
+        assert!(line.answered(RequestId(UNDER_WAY_MAX as u64 + 1)).is_none());
+        line.ask(request(0));
+        assert!(
+            line.answered(RequestId(UNDER_WAY_MAX as u64 + 1)).is_some(),
+            "there is room again"
+        );
+    }
+}

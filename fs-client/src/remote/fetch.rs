@@ -1,0 +1,305 @@
+//! Blocks come from servers: whom to ask, and what is done with the answers.
+//!
+//! A reader of a few blocks leaves word what is to be done when they have come, and goes on; a reader of many waits, with
+//! the deadline, and opens the sealed blocks itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use rampool_protocol::block::BLOCK_SIZE;
+use rampool_protocol::frame::RUN_BLOCKS_USUAL;
+
+use super::Tier;
+use super::asker::{Asker, SourceRead, Told, Waits};
+use super::hedge::Wait;
+use super::lent::{Lent, ServerIndex};
+use super::route::Way;
+use super::server::{GetAnswer, GetRequest, Server};
+use super::shared::Shared;
+use crate::arena::Empty;
+use crate::block::{BlockIndex, BlockKey, FileKey};
+use crate::pace::Length;
+use crate::sync::sync_channel;
+
+/// How long a reader that waits for servers does so at least, before it reads the source.
+const DEADLINE: Duration = Duration::from_millis(20);
+
+/// A block that a reader misses, and where to put it.
+pub(crate) struct Wanted<'a> {
+    key: BlockKey,
+    buffer: &'a mut [u8; BLOCK_SIZE],
+    /// The buffer holds the block.
+    pub(crate) arrived: bool,
+}
+
+/// Blocks of a short read that one server holds.
+pub(crate) struct Held {
+    server: Arc<Server>,
+    blocks: Vec<(BlockKey, Lent)>,
+    wait: Wait,
+    /// The source is to be read as well, only to see what it takes.
+    pub(crate) looks: bool,
+}
+
+/// Who holds blocks of a long read.
+struct Holder {
+    index: ServerIndex,
+    /// None if it is not to be asked.
+    ask: Option<(Arc<Server>, Wait)>,
+    /// By their places in the read.
+    blocks: Vec<(usize, Lent)>,
+}
+
+/// How to get the blocks of a short read.
+pub(crate) enum WayTo {
+    /// From a server.
+    Server(Held),
+    /// From the source, which is faster.
+    Source,
+    /// No server holds all of them.
+    Nobody,
+}
+
+/// Whoever asked a server for the blocks of a short read.
+pub(crate) trait Reader: Send + 'static {
+    /// What came of it, on any thread. On the tier's own nothing must be waited for.
+    fn told(self, outcome: Outcome);
+
+    /// How to read the source as well, because the server is late.
+    fn source_read(&self) -> SourceRead;
+
+    /// The server has had its time, the source has not: who waits for the same blocks is not to wait for that.
+    fn given_up(&mut self);
+}
+
+/// What came of asking.
+pub(crate) enum Outcome {
+    /// The server gave the blocks.
+    Server(Vec<Empty>),
+    /// The source gave them first.
+    Source(Vec<Empty>),
+    /// Nobody did.
+    Nothing,
+}
+
+impl Tier {
+    /// Fills the buffers of those blocks that servers give before the deadline.
+    pub(crate) fn fetch(&self, wanted: &mut [Wanted<'_>]) {
+        let shared = &*self.shared;
+        let began = Instant::now();
+        // All servers at once, then the answers one after the other.
+        let mut asked = Vec::new();
+        let mut deadline = DEADLINE;
+        for Holder { ask, blocks: theirs, .. } in shared.holders(wanted, began) {
+            let Some((server, wait)) = ask else { continue };
+            deadline = deadline.max(wait.deadline);
+            let mut requests = Vec::new();
+            let first = asked.len();
+            // While the first are opened the others come.
+            for run in theirs.chunks(RUN_BLOCKS_USUAL) {
+                let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
+                let (tell, told) = sync_channel(1);
+                // Without an answer it lets go of its end, which tells us as well.
+                let asker = Asker::new(Passed(move |answer| tell.send(answer).is_ok()));
+                requests.push(GetRequest { keys: keys.collect(), asker, began: None });
+                asked.push((server.clone(), run.to_vec(), told));
+            }
+            if !server.ask(requests.into_iter(), &shared.drive) {
+                // Too many others ask, which is nobody's fault.
+                asked.truncate(first);
+            }
+        }
+        if asked.is_empty() {
+            return;
+        }
+        shared.deadlines.tick();
+        let mut asked = asked.into_iter().peekable();
+        let (mut of_server, mut is_measured) = (0, true);
+        while let Some((server, run, told)) = asked.next() {
+            let left = deadline.saturating_sub(began.elapsed());
+            let answer = told.recv_timeout(left);
+            of_server += run.len();
+            match answer {
+                Ok(answer) => shared.open(&server, wanted, &run, &answer),
+                Err(_) => {
+                    // A connection that is lost says nothing about how long answers take.
+                    is_measured &= began.elapsed() >= deadline;
+                    shared.gave_up(&server);
+                }
+            }
+            if asked.peek().is_none_or(|(next, ..)| !Arc::ptr_eq(next, &server)) {
+                // All that was asked of it at once; what it takes at least, if it did not come in time.
+                if is_measured {
+                    server.answered(of_server, began.elapsed(), Instant::now());
+                }
+                (of_server, is_measured) = (0, true);
+            }
+        }
+    }
+
+    /// How to get the blocks of a short read.
+    pub(crate) fn way_to(&self, file: FileKey, blocks: &[BlockIndex]) -> WayTo {
+        let mut holder = None;
+        let mut held = Vec::with_capacity(blocks.len());
+        for &index in blocks {
+            let key = BlockKey { file, index };
+            let Some(lent) = self.shared.lent(key) else { return WayTo::Nobody };
+            if *holder.get_or_insert(lent.server) != lent.server {
+                return WayTo::Nobody;
+            }
+            held.push((key, lent));
+        }
+        let Some(holder) = holder else { return WayTo::Nobody };
+        let Some(server) = self.shared.servers.get(holder) else { return WayTo::Nobody };
+        let (source, use_servers) = (&self.shared.source, self.shared.use_servers);
+        match server.way(Length::Short, source, use_servers, Instant::now()) {
+            None => WayTo::Nobody,
+            Some((Way::Round, _)) => WayTo::Source,
+            Some((way, wait)) => {
+                let looks = way == Way::AskAndLook;
+                WayTo::Server(Held { server, blocks: held, wait, looks })
+            }
+        }
+    }
+
+    /// Asks for blocks to be put into `slots`, one for each. Who asks is told, on any thread, when they have come, the
+    /// source was faster, the deadline is over, or at once if too many wait to ask.
+    pub(crate) fn fetch_for(&self, held: Held, slots: Vec<Empty>, reader: impl Reader) {
+        let Held { server, blocks, wait, .. } = held;
+        let began = Instant::now();
+        let keys = blocks.iter().map(|(key, _)| self.shared.sealer.remote_key(*key)).collect();
+        let shared = self.shared.clone();
+        let asker = Asker::new(Asked { shared, server: server.clone(), blocks, slots, reader });
+        let request = GetRequest { keys, asker: asker.clone(), began: Some(began) };
+        if server.ask([request].into_iter(), &self.shared.drive) {
+            self.shared.deadlines.add(asker, server, wait, began);
+        }
+    }
+}
+
+impl Shared {
+    /// Who holds which blocks of a long read. Where nobody is to be asked, not all of them are looked for.
+    fn holders(&self, wanted: &[Wanted<'_>], now: Instant) -> Vec<Holder> {
+        let length = Length::of(wanted.len());
+        let mut holders: Vec<Holder> = Vec::new();
+        for (n, wanted) in wanted.iter().enumerate() {
+            let Some(lent) = self.lent(wanted.key) else { continue };
+            let known = holders.iter().position(|holder| holder.index == lent.server);
+            let place = known.unwrap_or_else(|| {
+                let ask = self.servers.get(lent.server).and_then(|server| {
+                    // Where the source is to be looked at, it is read this time.
+                    match server.way(length, &self.source, self.use_servers, now) {
+                        Some((Way::Ask, wait)) => Some((server, wait)),
+                        _ => None,
+                    }
+                });
+                holders.push(Holder { index: lent.server, ask, blocks: Vec::new() });
+                holders.len() - 1
+            });
+            holders[place].blocks.push((n, lent));
+            let nobody = holders.iter().all(|holder| holder.ask.is_none());
+            if nobody && holders.len() == self.servers.all().count() {
+                break;
+            }
+        }
+        holders
+    }
+
+    /// Opens what a server answered into the readers' buffers.
+    fn open(
+        &self,
+        server: &Server,
+        wanted: &mut [Wanted<'_>],
+        run: &[(usize, Lent)],
+        answer: &GetAnswer,
+    ) {
+        let Some(blocks) = answer.blocks(run.len()) else {
+            return server.failed(Instant::now());
+        };
+        let mut is_genuine = true;
+        for (&(n, lent), block) in run.iter().zip(blocks) {
+            let wanted = &mut wanted[n];
+            let Some(block) = block else {
+                self.lent.forget_this(wanted.key, lent);
+                continue;
+            };
+            wanted.arrived = self.sealer.open(wanted.key, lent.count, block, wanted.buffer);
+            if !wanted.arrived {
+                self.counts.unauthentic.fetch_add(1, Relaxed);
+                // Where it has been written and sent anew since, the server is not to blame.
+                is_genuine &= !self.lent.forget_this(wanted.key, lent);
+            }
+        }
+        match is_genuine {
+            true => server.succeeded(Instant::now()),
+            false => server.failed(Instant::now()),
+        }
+    }
+}
+
+/// Who has asked a server for the blocks of a short read.
+struct Asked<R> {
+    shared: Arc<Shared>,
+    server: Arc<Server>,
+    blocks: Vec<(BlockKey, Lent)>,
+    slots: Vec<Empty>,
+    reader: R,
+}
+
+impl<R: Reader> Waits for Asked<R> {
+    fn told(self: Box<Self>, told: Told) -> bool {
+        let Self { shared, server, blocks, mut slots, reader } = *self;
+        let outcome = match told {
+            Told::Answer(answer) => {
+                let wanted = blocks.iter().zip(&mut slots);
+                let mut wanted: Vec<_> =
+                    wanted.map(|((key, _), slot)| Wanted::new(*key, slot.bytes_mut())).collect();
+                let run: Vec<_> = blocks.iter().map(|&(_, lent)| lent).enumerate().collect();
+                shared.open(&server, &mut wanted, &run, &answer);
+                match wanted.iter().all(|wanted| wanted.arrived) {
+                    true => Outcome::Server(slots),
+                    false => Outcome::Nothing,
+                }
+            }
+            Told::Source(slots) => Outcome::Source(slots),
+            Told::Nothing => Outcome::Nothing,
+        };
+        reader.told(outcome);
+        true
+    }
+
+    fn source_read(&self) -> Option<SourceRead> {
+        self.shared.counts.hedged.fetch_add(1, Relaxed);
+        Some(self.reader.source_read())
+    }
+
+    fn given_up(&mut self) {
+        self.reader.given_up();
+    }
+}
+
+/// Passes an answer on to a reader who waits. Without one it is told as well, because this goes.
+struct Passed<F>(F);
+
+impl<F: FnOnce(GetAnswer) -> bool + Send> Waits for Passed<F> {
+    fn told(self: Box<Self>, told: Told) -> bool {
+        match told {
+            Told::Answer(answer) => (self.0)(answer),
+            Told::Source(_) | Told::Nothing => false,
+        }
+    }
+
+    fn source_read(&self) -> Option<SourceRead> {
+        None
+    }
+
+    fn given_up(&mut self) {}
+}
+
+impl<'a> Wanted<'a> {
+    /// Wants the block `key` in `buffer`, whose bytes mean nothing until it has arrived.
+    pub(crate) fn new(key: BlockKey, buffer: &'a mut [u8; BLOCK_SIZE]) -> Self {
+        Self { key, buffer, arrived: false }
+    }
+}
