@@ -165,12 +165,16 @@ impl Batch<'_> {
         let needs = first.workload.needs(scene.bytes(first));
         let place = Place::new(target, scene.plan, needs, scene.pool, scene.stop)?;
         scene.prepare(first, &place)?;
-        // A slow disk would take too long; one that is much faster than the measured ones would let the pool learn that it is
-        // not needed.
-        place.limit(&scene.plan.disk_to_fill())?;
-        scene.warm(first, &place)?;
-        place.write_out()?;
+        self.fill(first, &place)?;
         Ok(place)
+    }
+
+    /// Fills the caches. A slow disk would take too long; one that is much faster than the measured ones would let the pool
+    /// learn that it is not needed.
+    fn fill(&self, case: &Case, place: &Place<'_>) -> Result<(), Hole> {
+        place.limit(&self.scene.plan.disk_to_fill())?;
+        self.scene.warm(case, place)?;
+        Ok(place.write_out()?)
     }
 
     fn measure(&self, disk: &Disk, case: &Case, place: &mut Place<'_>, run: u32) -> Result<()> {
@@ -187,7 +191,13 @@ impl Batch<'_> {
             self.scene.plan.runs
         ));
         let mut commands = place.commands.clone();
-        let limited = place.limit(disk).map_err(Hole::Failed);
+        // What another case has written is not in the caches any more as it was.
+        let changed = place.written_by.take_if(|other| *other != case.name());
+        let filled = changed.map_or(Ok(()), |_| self.fill(case, place));
+        if case.workload.writes() {
+            place.written_by = Some(case.name());
+        }
+        let limited = filled.and_then(|()| place.limit(disk).map_err(Hole::Failed));
         let told = limited.and_then(|()| self.scene.measure(case, place, run));
         // What it has left to be written does not take the next target's time.
         let written_out = place.write_out().map_err(Hole::Failed);

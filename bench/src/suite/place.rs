@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, anyhow};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use super::figures::{Hole, Shares};
 use super::peers::Memcached;
@@ -58,6 +58,8 @@ pub(crate) struct Place<'a> {
     is_limited: Cell<bool>,
     /// Where all that take part run.
     cpus: Cpus,
+    /// The case that has written since its caches were filled.
+    pub(super) written_by: Option<String>,
     pool: &'a Pool,
     pub(super) source: PathBuf,
     /// Where to work.
@@ -121,6 +123,7 @@ impl<'a> Place<'a> {
             group,
             is_limited: Cell::new(false),
             cpus: Placement::Free.cpus(1),
+            written_by: None,
             pool,
             dir: source.clone(),
             source,
@@ -230,11 +233,13 @@ impl<'a> Place<'a> {
     }
 
     /// From now on application, daemon and lenders share one CPU if only one request is outstanding at a time, and
-    /// have all CPUs if more are.
-    pub(crate) fn share_cpus(&mut self, outstanding: u32) {
+    /// have all CPUs if more are. Where one request at a time is read ahead of, lenders work while the application does: then
+    /// they have the other CPUs.
+    pub(crate) fn share_cpus(&mut self, outstanding: u32, is_read_ahead: bool) {
         self.cpus = Placement::Pinned.cpus(outstanding as usize);
+        let apart = Cpus::all_but_first().filter(|_| outstanding == 1 && is_read_ahead);
         for lender in &mut self.lenders {
-            self.cpus.hold_process(lender.daemon().pid());
+            apart.unwrap_or(self.cpus).hold_process(lender.daemon().pid());
         }
         if let Some(memcached) = &self.memcached {
             self.cpus.hold_process(memcached.daemon.pid());

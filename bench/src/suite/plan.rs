@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::target::Target;

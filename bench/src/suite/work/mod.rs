@@ -111,6 +111,20 @@ impl Workload {
         }
     }
 
+    /// Whether much is read before it is asked for.
+    fn is_read_ahead(&self) -> bool {
+        matches!(self, Self::Fio(FioJob { access: Access::Sequential, .. }))
+    }
+
+    /// Whether it writes into files that other cases read.
+    pub(crate) fn writes(&self) -> bool {
+        match self {
+            Self::Fio(job) => job.mix != Mix::Read,
+            Self::Filebench { .. } => true,
+            Self::Application { program } => *program == Program::Pgbench,
+        }
+    }
+
     /// What it needs of a place, on files of so many bytes together.
     pub(crate) fn needs(&self, bytes: u64) -> Needs {
         let (own_memory, files) = match self {
@@ -187,7 +201,7 @@ impl Scene<'_> {
         place: &mut Place<'_>,
         run: u32,
     ) -> Result<Told, Hole> {
-        place.share_cpus(case.workload.outstanding());
+        place.share_cpus(case.workload.outstanding(), case.workload.is_read_ahead());
         let place = &*place;
         let before = place.status()?;
         let task = self.task(case, place, &run.to_string());
