@@ -278,7 +278,7 @@ pub(crate) struct Lending {
     pub(crate) disk_iops: u32,
     /// Memory of the lender.
     #[arg(long, value_name = "SIZE", default_value = "2G")]
-    pub(crate) memory: rampool_protocol::size::ByteSize,
+    pub(crate) memory: rampool_cli::size::ByteSize,
     /// Draw timelines into this directory, as SVG.
     #[arg(long, value_name = "DIR")]
     pub(crate) plots: Option<PathBuf>,
@@ -331,7 +331,7 @@ pub(crate) struct Policy {
     pub(crate) remote: Option<crate::policy::Size>,
     /// What sectors are put together to.
     #[arg(long, value_name = "SIZE", default_value = "4K")]
-    pub(crate) block_size: rampool_protocol::size::ByteSize,
+    pub(crate) block_size: rampool_cli::size::ByteSize,
     /// How to print the results.
     #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use crate::binaries::{Binaries, output};
 use crate::daemon::Daemon;
@@ -259,7 +259,7 @@ impl Lender {
 
     /// The same without a process for it, for many times a second.
     pub(crate) fn glance(&self) -> Result<ServerStatus> {
-        serde_json::from_str(&rampool_protocol::status::fetch(&self.socket)?)
+        serde_json::from_str(&rampool_cli::status::fetch(&self.socket)?)
             .context("the server's status is none that this bench can read")
     }
 }

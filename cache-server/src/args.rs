@@ -1,13 +1,16 @@
 //! The command line: raw flags here, resolved values for the rest.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use rampool_cli::config::{Definition, Refusal, Setting};
+use rampool_cli::log;
+use rampool_cli::size::ByteSize;
 use rampool_protocol::endpoint::PORT_DEFAULT;
-use rampool_protocol::size::ByteSize;
 
 use crate::lend::{Detector, Limit, Policy, Share, sense};
 use crate::status;
@@ -19,16 +22,20 @@ const CLIENT_MAX_LEAST: ByteSize = ByteSize::mib(8);
 ///
 /// Memory is lent such that the kernel can take it back at any moment without asking. How much is lent
 /// follows what the machine itself needs.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(
     name = "rampool-server",
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
-pub(crate) struct Args {
+struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+
+    /// A file in TOML with any of these options by their long names; what is given here goes before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Where to listen: ADDRESS or ADDRESS:PORT; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen())]
@@ -73,19 +80,27 @@ pub(crate) struct Args {
     drain_for: Duration,
 
     /// Directory with ca.pem, cert.pem and key.pem, made by 'rampool keys issue --role server'
-    #[arg(long, value_name = "DIR", required = true)]
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
     keys: Option<PathBuf>,
 
     /// Where `rampool-server status` finds this server, instead of the usual place
     #[arg(long, value_name = "PATH")]
     status_socket: Option<PathBuf>,
 
+    /// What is logged: error, warn, info, debug or trace, or in detail as RUST_LOG says it [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+
+    /// How each line of the log is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = log::Format::Text)]
+    log_format: log::Format,
+
     /// Log more; twice for all. RUST_LOG says it in detail
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Shows what a running server of this user does, and why
     Status {
@@ -101,10 +116,29 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Write what is made from this command line: manuals, completions, an example of a configuration
+    #[command(subcommand)]
+    Generate(Generate),
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Generate {
+    /// Manual pages, into DIR
+    Man {
+        /// A directory that is there
+        dir: PathBuf,
+    },
+    /// Completions for a shell, to stdout
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// A configuration in which every key is explained, to stdout
+    Config,
 }
 
 /// A running server.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct Which {
     /// The server's status socket
     #[arg(long, value_name = "PATH")]
@@ -128,11 +162,13 @@ pub(crate) enum Shape {
 #[derive(Debug)]
 pub(crate) enum Task {
     /// Serve.
-    Serve(Settings),
+    Serve(Box<Settings>),
     /// Show the status of the server at this socket.
     Status(PathBuf, Shape),
     /// End the server at this socket.
     Drain(PathBuf),
+    /// Write what is made from the command line.
+    Generate(Generate),
 }
 
 /// How to serve.
@@ -153,7 +189,57 @@ pub(crate) struct Settings {
     pub(crate) keys: PathBuf,
     /// None for the usual place, which depends on the port.
     pub(crate) status_socket: Option<PathBuf>,
-    pub(crate) verbose: u8,
+    /// As for RUST_LOG.
+    pub(crate) log: String,
+    pub(crate) log_format: log::Format,
+}
+
+/// The command line, whose options can be set in a file.
+pub(crate) fn definition() -> Definition<'static> {
+    let only_there = &["config", "verbose"];
+    Definition { command: Args::command(), subcommand: None, only_there }
+}
+
+/// What a command line says, with the configuration that it names.
+#[derive(Debug)]
+pub(crate) struct Line {
+    args: Args,
+    matches: ArgMatches,
+}
+
+impl Line {
+    /// Understands it.
+    ///
+    /// # Errors
+    /// It, or the configuration, is not understood; or help was asked for.
+    pub(crate) fn parse(words: &[OsString]) -> Result<Self, Refusal> {
+        let definition = definition();
+        let given = definition.parse(words)?;
+        let line = Self::new(given.clone())?;
+        let Some(path) = &line.args.config else { return Ok(line) };
+        Self::new(definition.parse_with(words, &given, &Setting::from_file(path)?)?)
+    }
+
+    /// What it asks for.
+    ///
+    /// # Errors
+    /// One line that names the option and says what is wrong with it.
+    pub(crate) fn resolve(&self) -> anyhow::Result<Task> {
+        self.args.clone().resolve()
+    }
+
+    /// The options that another line sets differently, by their long names.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+        let definition = definition();
+        let names = definition.differences(&self.matches, &other.matches);
+        names.into_iter().map(str::to_owned).collect()
+    }
+
+    fn new(matches: ArgMatches) -> Result<Self, Refusal> {
+        let args = Args::from_arg_matches(&matches);
+        let args = args.map_err(|error| Refusal::Words(Box::new(error)))?;
+        Ok(Self { args, matches })
+    }
 }
 
 impl Args {
@@ -161,16 +247,21 @@ impl Args {
     ///
     /// # Errors
     /// One line that names the flag and says what is wrong with it.
-    pub(crate) fn resolve(self) -> anyhow::Result<Task> {
+    fn resolve(self) -> anyhow::Result<Task> {
         match self.command {
             Some(Command::Status { which, write }) => Ok(Task::Status(which.socket()?, write)),
             Some(Command::Drain { which }) => Ok(Task::Drain(which.socket()?)),
-            None => self.settings().map(Task::Serve),
+            Some(Command::Generate(what)) => Ok(Task::Generate(what)),
+            None => self.settings().map(Box::new).map(Task::Serve),
         }
     }
 
     fn settings(self) -> anyhow::Result<Settings> {
         let keys = self.keys.clone().context("--keys is needed")?;
+        let log = self.log.unwrap_or_else(|| {
+            ["info", "debug", "trace"][usize::from(self.verbose.min(2))].to_owned()
+        });
+        log::check(&log).map_err(|error| anyhow!("--log: {error}"))?;
         let machine = sense::machine_memory().context("cannot tell how much memory there is")?;
         let (limit, policy) = if self.lend == "auto" {
             let share = self.lend_max.unwrap_or(Share::PerCent(90.0));
@@ -211,7 +302,8 @@ impl Args {
             drain_for: self.drain_for,
             keys,
             status_socket: self.status_socket,
-            verbose: self.verbose,
+            log,
+            log_format: self.log_format,
         })
     }
 }
@@ -220,7 +312,7 @@ impl Which {
     fn socket(self) -> anyhow::Result<PathBuf> {
         match self.status_socket {
             Some(path) => Ok(path),
-            None => Ok(status::default_socket(resolve_address(&self.listen)?.port())),
+            None => Ok(status::find_socket(resolve_address(&self.listen)?.port())),
         }
     }
 }
@@ -291,7 +383,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory as _;
         Args::command().debug_assert();
     }
 

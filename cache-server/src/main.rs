@@ -14,35 +14,36 @@ mod counts;
 mod gossip;
 mod lend;
 mod messages;
+mod reload;
 mod serve;
 mod status;
 
 use std::io;
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use clap::Parser as _;
+use rampool_cli::config::Refusal;
+use rampool_cli::daemon::Daemon;
+use rampool_cli::generate;
+use rampool_cli::log::Log;
+use rampool_cli::service as manager;
+use rampool_cli::status::{StatusSocket, fetch};
 use rampool_protocol::certs::{Identity, Role};
-use rampool_protocol::status::{StatusSocket, fetch};
-use rustix::event::{PollFd, PollFlags};
-use rustix::io::Errno;
 use rustix::mm::MlockAllFlags;
-use rustix::process::{PidfdFlags, Signal};
+use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 use accept::{Acceptor, Clients, Hall};
-use args::{Args, Settings, Shape, Task};
+use args::{Generate, Line, Settings, Shape, Task};
 use blocks::Store;
 use gossip::Gossip;
 use lend::{Follower, Lender};
+use reload::{Reload, Running};
 use serve::Service;
 use status::{Report, Reporter};
 
@@ -52,25 +53,28 @@ const EXIT_USAGE: u8 = 1;
 const EXIT_SYSTEM: u8 = 2;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) if error.use_stderr() => {
-            return complain(&one_line(&error.to_string()), EXIT_USAGE);
-        }
+    let words: Vec<_> = std::env::args_os().collect();
+    let line = match Line::parse(&words) {
+        Ok(line) => line,
         // --help and --version.
-        Err(text) => text.exit(),
+        Err(Refusal::Words(text)) if !text.use_stderr() => text.exit(),
+        Err(refusal) => return complain(&refusal.to_string(), EXIT_USAGE),
     };
-    let task = match args.resolve() {
+    let task = match line.resolve() {
         Ok(task) => task,
         Err(error) => return complain(&format!("{error:#}"), EXIT_USAGE),
     };
     let done = match task {
         Task::Status(socket, shape) => show_status(&socket, shape),
         Task::Drain(socket) => drain(&socket),
+        Task::Generate(what) => generate(&what),
         Task::Serve(settings) => {
-            start_log(settings.verbose);
+            let log = match Log::start(&settings.log, settings.log_format) {
+                Ok(log) => log,
+                Err(error) => return complain(&format!("--log: {error}"), EXIT_USAGE),
+            };
             match Identity::load(&settings.keys, Role::Server) {
-                Ok(identity) => run(settings, &identity),
+                Ok(identity) => run(*settings, &identity, Reload::new(words, line, log)),
                 Err(error) => return complain(&error.to_string(), EXIT_USAGE),
             }
         }
@@ -82,7 +86,7 @@ fn main() -> ExitCode {
 }
 
 /// Serves until a signal ends it.
-fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
+fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Result<()> {
     // The program itself stays in memory when there is none: giving back must not wait for the disk. The
     // lent memory, which comes later, is not meant. Where it is not allowed, it goes without.
     let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT);
@@ -144,10 +148,24 @@ fn run(settings: Settings, identity: &Identity) -> anyhow::Result<()> {
         if let Some(hint) = acceptor.hint() {
             warn!("{hint}");
         }
+        let running =
+            Running { lender: lender.clone(), service: service.clone(), limit: settings.limit };
+        tokio::spawn(reload.keep(running));
+        manager::is_ready();
+        if let Some(every) = manager::alive_every() {
+            // On the thread that does the work.
+            tokio::spawn(async move {
+                loop {
+                    manager::is_alive();
+                    tokio::time::sleep(every).await;
+                }
+            });
+        }
         let (clients_left, others) = (clients.clone(), gossip.clone());
         let hall = Hall { service, clients, lending: lender.subscribe(), gossip };
         let drained = async {
             stop.recv().await;
+            manager::ends();
             lender.drain();
             others.leave().await;
             let left = async {
@@ -191,21 +209,16 @@ fn show_status(socket: &Path, shape: Shape) -> anyhow::Result<()> {
 
 /// Asks the server at `socket` to end, and waits until it has.
 fn drain(socket: &Path) -> anyhow::Result<()> {
-    let peer = UnixStream::connect(socket)
-        .map_err(|_| anyhow!("no server is running at {}", socket.display()))?;
-    let pid = status::served_by(&peer)
-        .with_context(|| format!("cannot tell whose socket {} is", socket.display()))?;
-    // A descriptor, because numbers of processes are used again.
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-        .with_context(|| format!("the server at {} has just ended", socket.display()))?;
-    rustix::process::pidfd_send_signal(&process, Signal::TERM)
-        .with_context(|| format!("cannot end the server at {}", socket.display()))?;
-    let mut ends = [PollFd::new(&process, PollFlags::IN)];
-    while let Err(error) = rustix::event::poll(&mut ends, None) {
-        if error != Errno::INTR {
-            return Err(error).context("cannot wait for the server");
+    let daemon = Daemon::at(socket).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            anyhow!("no server is running at {}", socket.display())
         }
-    }
+        _ => anyhow!("cannot tell whose socket {} is: {error}", socket.display()),
+    })?;
+    daemon
+        .signal(Signal::TERM)
+        .with_context(|| format!("cannot end the server at {}", socket.display()))?;
+    daemon.wait(None).context("cannot wait for the server")?;
     Ok(())
 }
 
@@ -254,27 +267,19 @@ fn cannot_tell(socket: &Path, error: &io::Error) -> anyhow::Error {
     }
 }
 
-fn start_log(verbose: u8) {
-    let usual = match verbose {
-        0 => "info",
-        1 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
-}
-
-/// clap explains over several lines; the first part says what is wrong.
-fn one_line(text: &str) -> String {
-    let text = text.strip_prefix("error: ").unwrap_or(text);
-    let wrong: Vec<_> =
-        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
-    format!("{} (see --help)", wrong.join(" ").trim())
+fn generate(what: &Generate) -> anyhow::Result<()> {
+    const ABOUT: &str = "A server of rampool: rampool-server --config THIS_FILE, or the service rampool-server for \
+        /etc/rampool/server.toml. What is not set is as each comment says.";
+    let definition = args::definition();
+    match what {
+        Generate::Man { dir } => generate::manuals(definition.command, dir)
+            .with_context(|| format!("cannot write into {}", dir.display()))?,
+        Generate::Completions { shell } => {
+            generate::completions(definition.command, *shell, &mut io::stdout());
+        }
+        Generate::Config => print!("{}", definition.example(ABOUT)),
+    }
+    Ok(())
 }
 
 fn complain(what: &str, code: u8) -> ExitCode {

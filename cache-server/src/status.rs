@@ -4,20 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use comfy_table::{Cell, Table, presets};
+use rampool_cli::size::ByteSize;
+use rampool_cli::status;
 use rampool_protocol::block::BLOCK_SIZE;
 use rampool_protocol::control::{Member, Standing};
-use rampool_protocol::size::ByteSize;
-use rampool_protocol::status;
-use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::accept::{Client, Clients};
@@ -25,6 +21,9 @@ use crate::counts::Quantiles;
 use crate::gossip::Gossip;
 use crate::lend::{Event, Lender, Limit, sense};
 use crate::serve::Service;
+
+/// Where the unit of deploy/systemd has its socket.
+const SERVICE_DIRECTORY: &str = "/run/rampool-server";
 
 /// Where the facts come from.
 #[derive(Debug)]
@@ -164,35 +163,23 @@ struct LatencyFacts {
     p99: f64,
 }
 
-/// Where a server that listens on `port` has its socket, unless told otherwise.
+/// Where a server that listens on `port` has its socket, unless told otherwise: in the directory that a service manager has
+/// made for it, or else this user's.
 pub(crate) fn default_socket(port: u16) -> PathBuf {
+    let made = std::env::var_os("RUNTIME_DIRECTORY").filter(|dir| !dir.is_empty());
     let uid = rustix::process::geteuid().as_raw();
-    status::directory(uid).join(format!("server-{port}.sock"))
+    made.map_or_else(|| status::directory(uid), PathBuf::from).join(socket_name(port))
 }
 
-/// The process at the other end of a status socket.
-///
-/// # Errors
-/// Those of getsockopt(2), and when it is in another process namespace.
-pub(crate) fn served_by(peer: &UnixStream) -> io::Result<Pid> {
-    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: a socket of ours, and room for as many bytes as `len` says, which both outlive the call.
-    // rustix would take a process that cannot be seen, number 0, for a Pid, which it cannot be.
-    let done = unsafe {
-        libc::getsockopt(
-            peer.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut credentials).cast(),
-            &raw mut len,
-        )
-    };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Pid::from_raw(credentials.pid)
-        .ok_or_else(|| io::Error::other("its process cannot be seen from here"))
+/// Where to look for it: this user's, or that of the service.
+pub(crate) fn find_socket(port: u16) -> PathBuf {
+    let own = default_socket(port);
+    let of_service = Path::new(SERVICE_DIRECTORY).join(socket_name(port));
+    if !own.exists() && of_service.exists() { of_service } else { own }
+}
+
+fn socket_name(port: u16) -> String {
+    format!("server-{port}.sock")
 }
 
 impl Reporter {

@@ -1,10 +1,17 @@
 //! The command line, as it is written: raw flags. `plan.rs` makes of them what is meant.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
+use rampool_cli::config::{Definition, Refusal, Setting};
+use rampool_cli::log;
 use rampool_protocol::certs::Role;
 
+use crate::failure::Failure;
+use crate::plan::kernel_option;
 use crate::remote::UseServers;
 
 /// Mounts a directory through memory: local, lent by other machines, then the disk.
@@ -48,6 +55,9 @@ pub(crate) enum Command {
     /// Make and show the pool's keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Write what is made from this command line: manuals, completions, an example of a configuration
+    #[command(subcommand)]
+    Generate(GenerateCommand),
 }
 
 /// Mount SOURCE at MOUNTPOINT.
@@ -56,9 +66,14 @@ pub(crate) enum Command {
     Exit codes are those of mount(8): 1 usage, 2 system, 32 the mount failed.")]
 pub(crate) struct MountArgs {
     /// The directory to mount, on any Linux filesystem
-    pub(crate) source: PathBuf,
+    #[arg(required_unless_present = "config")]
+    pub(crate) source: Option<PathBuf>,
     /// Where to mount it: an empty directory, or SOURCE itself
-    pub(crate) mountpoint: PathBuf,
+    #[arg(required_unless_present = "config")]
+    pub(crate) mountpoint: Option<PathBuf>,
+    /// A file in TOML with any of these options by their long names; what is given here goes before it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Memory for the local cache, with all that belongs to it [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub(crate) cache_size: Option<String>,
@@ -97,11 +112,23 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Mount options: ro, nosuid, noexec, noatime, ... or any long option as name=value
-    #[arg(short = 'o', value_name = "OPT,...", value_delimiter = ',')]
+    #[arg(short = 'o', long, value_name = "OPT,...", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
+    /// What is logged: error, warn, info, debug or trace, or in detail as RUST_LOG says it [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+    /// How each line of the log is written [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<log::Format>,
     /// Return when the mount answers, and go on in the background
     #[arg(short = 'd', long)]
     pub(crate) daemon: bool,
+    /// Leave out mount options that are not known
+    #[arg(long, hide = true)]
+    pub(crate) sloppy: bool,
+    /// Check everything, and do not mount
+    #[arg(long, hide = true)]
+    pub(crate) fake: bool,
     /// Where the background process tells that the mount answers
     #[arg(long, hide = true)]
     pub(crate) ready_fd: Option<i32>,
@@ -134,6 +161,22 @@ pub(crate) enum KeysCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum GenerateCommand {
+    /// Manual pages, into DIR
+    Man {
+        /// A directory that is there
+        dir: PathBuf,
+    },
+    /// Completions for a shell, to stdout
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// A configuration for mounts in which every key is explained, to stdout
+    Config,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CacheMode {
     /// Changes behind the mount are seen at the next open, and within the timeouts
@@ -163,5 +206,72 @@ impl From<RoleArg> for Role {
             RoleArg::Client => Self::Client,
             RoleArg::Server => Self::Server,
         }
+    }
+}
+
+/// The command line, whose `mount` has options that can be set in files and by `-o`.
+pub(crate) fn definition() -> Definition<'static> {
+    let only_there = &["config", "daemon", "verbose"];
+    Definition { command: Cli::command(), subcommand: Some("mount"), only_there }
+}
+
+/// What a command line says, with the configuration that it names.
+pub(crate) struct Line {
+    pub(crate) cli: Cli,
+    matches: ArgMatches,
+}
+
+impl Line {
+    /// Understands it.
+    ///
+    /// # Errors
+    /// It, or the configuration, is not understood; or help was asked for.
+    pub(crate) fn parse(words: &[OsString]) -> Result<Self, Refusal> {
+        let definition = definition();
+        let given = definition.parse(words)?;
+        let mut line = Self::new(given.clone())?;
+        let Command::Mount(args) = &line.cli.command else { return Ok(line) };
+        let mut settings = Vec::new();
+        if let Some(path) = &args.config {
+            settings = Setting::from_file(path)?;
+            line = Self::new(definition.parse_with(words, &given, &settings)?)?;
+        }
+        let Command::Mount(args) = &line.cli.command else { return Ok(line) };
+        let is_ours = |option: &str| {
+            let name = option.split('=').next().unwrap_or_default().replace('_', "-");
+            kernel_option(option).is_none()
+                && (!args.sloppy || definition.names().any(|known| known == name))
+        };
+        let options = args.options.iter().filter(|option| is_ours(option));
+        let options: Vec<Setting> = options.map(|option| Setting::from_option(option)).collect();
+        if options.is_empty() {
+            return Ok(line);
+        }
+        settings.extend(options);
+        Self::new(definition.parse_with(words, &given, &settings)?)
+    }
+
+    /// What is to be mounted, and how.
+    ///
+    /// # Errors
+    /// It mounts nothing.
+    pub(crate) fn mount_args(&self) -> Result<&MountArgs, Failure> {
+        match &self.cli.command {
+            Command::Mount(args) => Ok(args),
+            _ => Err(Failure::usage("it mounts nothing")),
+        }
+    }
+
+    /// The options of a mount that another line sets differently, by their long names.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+        let definition = definition();
+        let names = definition.differences(&self.matches, &other.matches);
+        names.into_iter().map(str::to_owned).collect()
+    }
+
+    fn new(matches: ArgMatches) -> Result<Self, Refusal> {
+        let cli = Cli::from_arg_matches(&matches);
+        let cli = cli.map_err(|error| Refusal::Words(Box::new(error)))?;
+        Ok(Self { cli, matches })
     }
 }

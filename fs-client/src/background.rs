@@ -5,7 +5,9 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -13,6 +15,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::failure::Failure;
+use crate::helper;
 
 /// Starts the mount in the background and waits until it answers or has failed; its own words
 /// are on stderr then.
@@ -23,7 +26,7 @@ pub(crate) fn start() -> Result<ExitCode, Failure> {
     fcntl_setfd(&tells, FdFlags::empty()).map_err(|error| system(error.into()))?;
     let program = std::env::current_exe().map_err(system)?;
     let mut child = Command::new(program)
-        .args(std::env::args_os().skip(1))
+        .args(helper::arguments(std::env::args_os()).iter().skip(1))
         .arg(format!("--ready-fd={}", tells.as_raw_fd()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -43,6 +46,16 @@ pub(crate) fn start() -> Result<ExitCode, Failure> {
             signal.unwrap_or(0)
         ))),
     }
+}
+
+/// A stream whose lines go to systemd's journal, as sd_journal_stream_fd(3) makes it.
+fn journal() -> std::io::Result<UnixStream> {
+    const INFO: u8 = 6;
+    let mut stream = UnixStream::connect("/run/systemd/journal/stdout")?;
+    stream.shutdown(Shutdown::Read)?;
+    // Identifier, unit, priority, whether lines have one of their own, and where else they are to go.
+    stream.write_all(format!("rampool\n\n{INFO}\n0\n0\n0\n0\n").as_bytes())?;
+    Ok(stream)
 }
 
 /// The pipe through which the background process says that the mount answers.
@@ -73,7 +86,11 @@ impl Ready {
         if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
             let _ = rustix::stdio::dup2_stdin(&null);
             let _ = rustix::stdio::dup2_stdout(&null);
-            let _ = rustix::stdio::dup2_stderr(&null);
+            // Without a journal nobody hears what it has to say from here on.
+            let _ = match journal() {
+                Ok(journal) => rustix::stdio::dup2_stderr(&journal),
+                Err(_) => rustix::stdio::dup2_stderr(&null),
+            };
         }
         // The one who waits may have been killed: the mount stands all the same.
         let _ = File::from(self.0).write_all(b"1");

@@ -5,7 +5,6 @@
 //! to directories, `attributes.rs` what is said about files.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -21,6 +20,7 @@ use crate::remote::Tier;
 use crate::source::Source;
 // The words in which requests speak of files.
 pub(crate) use crate::source::{Durability, EntryKind, NewNode, NewTime, Stat, Timestamp};
+use crate::timeouts::LiveTimeouts;
 use crate::workers::Workers;
 
 /// Everything that one mount consists of.
@@ -39,14 +39,10 @@ pub(crate) struct Filesystem {
 }
 
 /// What does not change while it is mounted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Settings {
-    /// How long attributes and contents may be used without asking the source again.
-    pub(crate) attr_timeout: Duration,
-    /// How long the kernel may use a name without asking again.
-    pub(crate) entry_timeout: Duration,
-    /// How long the kernel may take it that a name is not there.
-    pub(crate) negative_timeout: Duration,
+    /// These do change.
+    pub(crate) timeouts: LiveTimeouts,
     /// Reading a file leaves its time of access alone, whatever the source does.
     pub(crate) no_atime: bool,
     /// The most blocks that are brought in ahead of a sequential reader.

@@ -17,6 +17,8 @@ mod failure;
 mod filesystem;
 mod front;
 mod handles;
+mod helper;
+mod holders;
 mod inodes;
 mod kept;
 mod keys;
@@ -31,74 +33,94 @@ mod plan;
 #[cfg(feature = "shuttle")]
 mod races;
 mod read;
+mod reload;
 mod remote;
 mod run;
 mod source;
 mod status;
 mod sync;
+mod timeouts;
+mod umount;
 mod upkeep;
 mod workers;
 mod write;
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
-use std::path::Path;
+use std::io;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use rampool_cli::config::Refusal;
+use rampool_cli::generate;
+use rampool_cli::log::{Format, Log};
 
-use args::{Cli, Command, KeysCommand, MountArgs};
+use args::{Command, GenerateCommand, KeysCommand, Line};
 use background::Ready;
 use failure::Failure;
 use mounts::UnmountFlags;
 use plan::Plan;
+use reload::Reload;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments()) {
-        Ok(cli) => cli,
-        Err(error) => {
+    let words = helper::arguments(std::env::args_os());
+    let line = match Line::parse(&words) {
+        Ok(line) => line,
+        Err(Refusal::Words(error)) => {
             // Fails only if there is nobody to read it.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
         }
+        Err(refusal) => return complain(&Failure::usage(refusal)),
     };
-    log_to_stderr(cli.verbose);
-    match act(cli.command) {
+    let (levels, format) = match &line.cli.command {
+        Command::Mount(args) => (args.log.as_deref(), args.log_format.unwrap_or_default()),
+        _ => (None, Format::Text),
+    };
+    let log = match Log::start(&levels_of(line.cli.verbose, levels), format) {
+        Ok(log) => log,
+        Err(error) => return complain(&Failure::usage(format!("--log: {error}"))),
+    };
+    match act(words, line, log) {
         Ok(code) => code,
-        Err(failure) => {
-            eprintln!("rampool: {failure}");
-            failure.exit_code()
-        }
+        Err(failure) => complain(&failure),
     }
 }
 
-fn act(command: Command) -> Result<ExitCode, Failure> {
-    match command {
-        Command::Mount(args) => return mount(*args),
+fn complain(failure: &Failure) -> ExitCode {
+    eprintln!("rampool: {failure}");
+    failure.exit_code()
+}
+
+fn act(words: Vec<OsString>, line: Line, log: Log) -> Result<ExitCode, Failure> {
+    match &line.cli.command {
+        Command::Mount(_) => return mount(words, line, log),
         Command::Umount { mountpoint, lazy, force } => {
             let mut flags = UnmountFlags::empty();
-            flags.set(UnmountFlags::DETACH, lazy);
-            flags.set(UnmountFlags::FORCE, force);
-            umount(&mountpoint, flags)?;
+            flags.set(UnmountFlags::DETACH, *lazy);
+            flags.set(UnmountFlags::FORCE, *force);
+            umount::umount(mountpoint, flags)?;
         }
-        Command::Status { mountpoint, format } => status::show(mountpoint.as_deref(), format)?,
-        Command::Keys(KeysCommand::Init { dir }) => keys::init(&dir)?,
+        Command::Status { mountpoint, format } => status::show(mountpoint.as_deref(), *format)?,
+        Command::Keys(KeysCommand::Init { dir }) => keys::init(dir)?,
         Command::Keys(KeysCommand::Issue { dir, name, role, days }) => {
-            keys::issue(&dir, &name, role.into(), None, days)?;
+            keys::issue(dir, name, (*role).into(), None, *days)?;
         }
-        Command::Keys(KeysCommand::Show { dir }) => println!("{}", keys::show(&dir)?),
+        Command::Keys(KeysCommand::Show { dir }) => println!("{}", keys::show(dir)?),
+        Command::Generate(what) => generate(what)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn mount(args: MountArgs) -> Result<ExitCode, Failure> {
-    if args.daemon && args.ready_fd.is_none() {
+fn mount(words: Vec<OsString>, line: Line, log: Log) -> Result<ExitCode, Failure> {
+    let args = line.mount_args()?;
+    if args.daemon && args.ready_fd.is_none() && !args.fake {
         return background::start();
     }
     let ready = args.ready_fd.map(Ready::from_number).transpose()?;
     let plan = Plan::new(args)?;
-    run::run(&plan, || {
+    if args.fake {
+        return Ok(ExitCode::SUCCESS);
+    }
+    run::run(&plan, Reload::new(words, line, log), || {
         if let Some(ready) = ready {
             ready.tell();
         }
@@ -106,41 +128,29 @@ fn mount(args: MountArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn umount(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Failure> {
-    mounts::unmount_at(mountpoint, flags).map_err(|error| {
-        let why = match error {
-            rustix::io::Errno::INVAL => "nothing is mounted there".to_owned(),
-            rustix::io::Errno::BUSY => {
-                "files are open on it (see --lazy), or it is not yours".to_owned()
-            }
-            other => std::io::Error::from(other).to_string(),
-        };
-        Failure::mount(format!("cannot unmount {}: {why}", mountpoint.display()))
-    })
-}
-
-/// The command line; called as `mount.rampool`, as mount(8) calls it: SOURCE MOUNTPOINT [-o ...].
-fn arguments() -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = std::env::args_os().collect();
-    let name = arguments.first().map(Path::new).and_then(Path::file_name);
-    if name.is_some_and(|name| name == "mount.rampool") {
-        arguments.insert(1, "mount".into());
-        arguments.insert(2, "-d".into());
+fn generate(what: &GenerateCommand) -> Result<(), Failure> {
+    const ABOUT: &str = "A mount of rampool: rampool mount --config THIS_FILE, or the service rampool@NAME for \
+        /etc/rampool/NAME.toml. What is not set is as each comment says.";
+    let definition = args::definition();
+    match what {
+        GenerateCommand::Man { dir } => generate::manuals(definition.command, dir)
+            .map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))?,
+        GenerateCommand::Completions { shell } => {
+            generate::completions(definition.command, *shell, &mut io::stdout());
+        }
+        GenerateCommand::Config => print!("{}", definition.example(ABOUT)),
     }
-    arguments
+    Ok(())
 }
 
-fn log_to_stderr(verbose: u8) {
-    let default = match verbose {
-        0 => "warn,fuser=error,rampool=info",
-        1 => "info,rampool=debug",
-        _ => "debug,rampool=trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+/// What is logged, as for RUST_LOG.
+fn levels_of(verbose: u8, levels: Option<&str>) -> String {
+    let usual = ["info", "debug", "trace"][usize::from(verbose.min(2))];
+    match levels.unwrap_or(usual) {
+        "trace" => "debug,rampool=trace".to_owned(),
+        "debug" => "info,rampool=debug".to_owned(),
+        // What fuser has to say, we say better.
+        level @ ("error" | "warn" | "info") => format!("warn,fuser=error,rampool={level}"),
+        detailed => detailed.to_owned(),
+    }
 }

@@ -39,13 +39,13 @@ pub(crate) fn leads_back(source: &Path, mountpoint: &Path) -> bool {
 
 fn leads_back_in(table: &str, source: &Path, mountpoint: &Path) -> bool {
     // On a mount of ours it covers nothing of a source.
-    if below(table, mountpoint).is_some() {
+    if source_below(table, mountpoint).is_some() {
         return false;
     }
     let mut source = source.to_owned();
     // No chain is longer than the table.
     for _ in table.lines() {
-        match below(table, &source) {
+        match source_below(table, &source) {
             Some(next) if mountpoint.starts_with(&next) => return true,
             Some(next) => source = next,
             None => return false,
@@ -55,7 +55,7 @@ fn leads_back_in(table: &str, source: &Path, mountpoint: &Path) -> bool {
 }
 
 /// The source of the mount that holds `path`, if that is one of ours.
-fn below(table: &str, path: &Path) -> Option<PathBuf> {
+fn source_below(table: &str, path: &Path) -> Option<PathBuf> {
     let mut held = (0, None);
     for line in table.lines() {
         let Some((before, after)) = line.split_once(" - ") else { continue };
@@ -69,6 +69,13 @@ fn below(table: &str, path: &Path) -> Option<PathBuf> {
         }
     }
     held.1
+}
+
+/// What else is mounted below this directory.
+pub(crate) fn below(path: &Path) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mountpoints = table.lines().filter_map(|line| line.split(' ').nth(4).map(unescaped));
+    mountpoints.filter(|at| at != path && at.starts_with(path)).collect()
 }
 
 /// The helper that lets ordinary users mount and unmount.

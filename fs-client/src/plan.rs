@@ -6,17 +6,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ValueEnum as _;
 use fuser::MountOption;
+use rampool_cli::size::ByteSize;
 use rampool_policy::Kind;
 use rampool_protocol::certs::{Identity, Role};
-use rampool_protocol::size::ByteSize;
 use rustix::io::Errno;
 
 use crate::args::{CacheMode, MountArgs};
 use crate::failure::Failure;
 use crate::mounts::{self, UnmountFlags};
 use crate::remote::{Given, SERVERS_MAX, UseServers};
+use crate::timeouts::Timeouts;
 
 const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
 const CACHE_MIN: ByteSize = ByteSize::mib(16);
@@ -44,32 +44,24 @@ pub(crate) struct Plan {
     pub(crate) for_all_users: bool,
 }
 
-/// How long what the source said may be used without asking it again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Timeouts {
-    pub(crate) attr: Duration,
-    pub(crate) entry: Duration,
-    pub(crate) negative: Duration,
-}
-
 impl Plan {
     /// Checks what was asked for.
-    pub(crate) fn new(mut args: MountArgs) -> Result<Self, Failure> {
+    pub(crate) fn new(args: &MountArgs) -> Result<Self, Failure> {
         let root = rustix::process::geteuid().is_root();
         let mut mount_options = Vec::new();
         let mut for_all_users = root;
-        for option in std::mem::take(&mut args.options) {
-            match option.as_str() {
-                "" | "defaults" => {}
-                "allow_other" => for_all_users = true,
-                _ => match kernel_option(&option) {
-                    Some(known) => mount_options.extend(known),
-                    None => long_option(&mut args, &option)?,
-                },
+        for option in &args.options {
+            if option == "allow_other" {
+                for_all_users = true;
             }
+            // What is unknown here was a long option, or may be left out.
+            mount_options.extend(kernel_option(option).unwrap_or_default());
         }
-        let source = check_source(&args.source)?;
-        let mountpoint = check_mountpoint(&args.mountpoint, &source)?;
+        let needed = |what: &str| Failure::usage(format!("the configuration lacks '{what}'"));
+        let source = args.source.as_deref().ok_or_else(|| needed("source"))?;
+        let mountpoint = args.mountpoint.as_deref().ok_or_else(|| needed("mountpoint"))?;
+        let source = check_source(source)?;
+        let mountpoint = check_mountpoint(mountpoint, &source)?;
         check_fuse(root)?;
         let servers = check_servers(&args.servers)?;
         if servers.is_empty() && args.key_file.is_some() {
@@ -93,7 +85,7 @@ impl Plan {
             use_servers: args.use_servers.unwrap_or(UseServers::Auto),
             key_file: args.key_file.clone(),
             identity,
-            timeouts: check_timeouts(&args)?,
+            timeouts: check_timeouts(args)?,
             no_atime: mount_options.contains(&MountOption::NoAtime),
             threads: check_threads(args.threads)?,
             mount_options,
@@ -102,9 +94,43 @@ impl Plan {
     }
 }
 
-/// Options that the kernel or mount(8) understands; an empty list for those that mean nothing to
-/// a mounted filesystem.
-fn kernel_option(option: &str) -> Option<Vec<MountOption>> {
+/// Options that the kernel or mount(8) understands, as fuser has them; an empty list for those that mean nothing to
+/// a mounted filesystem. None for others.
+pub(crate) fn kernel_option(option: &str) -> Option<Vec<MountOption>> {
+    /// Who may mount, when, and what the source's filesystem does by itself.
+    const NOTHING: [&str; 27] = [
+        "",
+        "defaults",
+        "allow_other",
+        "auto",
+        "noauto",
+        "_netdev",
+        "nofail",
+        "user",
+        "nouser",
+        "users",
+        "nousers",
+        "owner",
+        "noowner",
+        "group",
+        "nogroup",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "diratime",
+        "nodiratime",
+        "lazytime",
+        "nolazytime",
+        "iversion",
+        "noiversion",
+        "silent",
+        "loud",
+    ];
+    /// Labels of a security module, and what mount(8) and systemd say to themselves.
+    const CONTEXTS: [&str; 4] = ["context=", "fscontext=", "defcontext=", "rootcontext="];
+    const PREFIXES: [&str; 6] = ["x-", "X-", "comment=", "user=", "uhelper=", "helper="];
+    let starts_with = |prefixes: &[&str]| prefixes.iter().any(|prefix| option.starts_with(prefix));
     Some(vec![match option {
         "ro" => MountOption::RO,
         "rw" => MountOption::RW,
@@ -119,49 +145,10 @@ fn kernel_option(option: &str) -> Option<Vec<MountOption>> {
         "sync" => MountOption::Sync,
         "async" => MountOption::Async,
         "dirsync" => MountOption::DirSync,
-        "auto" | "noauto" | "_netdev" | "nofail" | "user" | "nouser" | "users" | "relatime" => {
-            return Some(Vec::new());
-        }
-        other if other.starts_with("x-") || other.starts_with("comment=") => {
-            return Some(Vec::new());
-        }
+        _ if starts_with(&CONTEXTS) => MountOption::CUSTOM(option.to_owned()),
+        _ if NOTHING.contains(&option) || starts_with(&PREFIXES) => return Some(Vec::new()),
         _ => return None,
     }])
-}
-
-/// A long option that was given as `-o name=value`.
-fn long_option(args: &mut MountArgs, option: &str) -> Result<(), Failure> {
-    let (name, value) = option.split_once('=').unwrap_or((option, ""));
-    let number = |what: &str| {
-        value.parse().map_err(|_| Failure::usage(format!("-o {what}: '{value}' is not a number")))
-    };
-    match name.replace('-', "_").as_str() {
-        "cache_size" => args.cache_size = Some(value.to_owned()),
-        "policy" => args.policy = Some(value.to_owned()),
-        "server" => args.servers.push(value.to_owned()),
-        "key_file" => args.key_file = Some(value.into()),
-        "use_servers" => {
-            let when = UseServers::from_str(value, true);
-            let refuse = |_| Failure::usage(format!("-o use_servers={value}: 'auto' or 'always'"));
-            args.use_servers = Some(when.map_err(refuse)?);
-        }
-        "keys" => args.keys = Some(PathBuf::from(value)),
-        "attr_timeout" => args.attr_timeout = Some(number("attr_timeout")?),
-        "entry_timeout" => args.entry_timeout = Some(number("entry_timeout")?),
-        "negative_timeout" => args.negative_timeout = Some(number("negative_timeout")?),
-        "cache" => {
-            let mode = CacheMode::from_str(value, true);
-            let refuse = |_| Failure::usage(format!("-o cache={value}: 'timed' or 'strict'"));
-            args.cache = Some(mode.map_err(refuse)?);
-        }
-        "threads" => args.threads = Some(number("threads")? as usize),
-        _ => {
-            return Err(Failure::usage(format!(
-                "unknown mount option '{option}'; see 'rampool mount --help'"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn check_source(path: &Path) -> Result<PathBuf, Failure> {
@@ -284,7 +271,8 @@ fn check_servers(given: &[String]) -> Result<Vec<Given>, Failure> {
     given.iter().map(|given| Given::look_up(given).map_err(|why| refuse(given, why))).collect()
 }
 
-fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
+/// What is asked for, or the usual.
+pub(crate) fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
     let given = [
         ("--attr-timeout", args.attr_timeout),
         ("--entry-timeout", args.entry_timeout),
@@ -360,6 +348,7 @@ mod tests {
     fn mount_options_are_known_or_refused() {
         assert_eq!(kernel_option("ro"), Some(vec![MountOption::RO]));
         assert_eq!(kernel_option("x-systemd.automount"), Some(Vec::new()));
+        assert_eq!(kernel_option("_netdev"), Some(Vec::new()));
         assert_eq!(kernel_option("cache_size=1G"), None);
     }
 }

@@ -145,7 +145,7 @@ impl Filesystem {
             // Somebody else may have made it longer.
             contents.revalidate(node)?;
         } else {
-            contents.revalidate_after(self.settings.attr_timeout, node)?;
+            contents.revalidate_after(self.settings.timeouts.attr(), node)?;
         }
         let (file, size) = contents.state();
         let left = size.saturating_sub(offset);

@@ -7,10 +7,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use fuser::{MountOption, Session, SessionACL};
-use rampool_protocol::status::StatusSocket;
+use rampool_cli::service;
+use rampool_cli::status::StatusSocket;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::behind::Behind;
 use crate::block::BLOCK_SIZE;
@@ -28,9 +29,11 @@ use crate::local::{Evicted, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::{UnmountFlags, unmount_at};
 use crate::plan::Plan;
+use crate::reload::Reload;
 use crate::remote::{KeyFile, Left, Limits, Offer, Tier};
 use crate::source::{Source, Stat};
 use crate::status::{self, Facts};
+use crate::timeouts::LiveTimeouts;
 use crate::upkeep::{self, Upkeep};
 use crate::workers::Workers;
 
@@ -55,17 +58,19 @@ const RECENT_DESCRIPTORS_MAX: usize = 100_000;
 /// How long the last requests may take once nothing can come in any more.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
-/// Why a mount ends.
-enum End {
+/// What happens to a mount.
+enum Event {
     /// It was unmounted.
     Unmounted(std::io::Result<()>),
-    /// The process was told to end.
-    Signal,
+    /// The process is told to end.
+    End,
+    /// The process is told to read its configuration again.
+    Reload,
 }
 
 /// Mounts, and serves until it is unmounted or told to end. `ready` is called once the mount
 /// answers.
-pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
+pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Result<(), Failure> {
     raise_limits();
     upkeep::return_large_memory();
     // Each thread takes the caller's mask when it makes something.
@@ -74,16 +79,17 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
         let what = what.to_owned();
         move |error: std::io::Error| Failure::system(format!("{what}: {error}"))
     };
-    let (ends, ended) = channel();
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+    let (tell, events) = channel();
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(system("cannot handle signals"))?;
-    let signalled = ends.clone();
+    let signalled = tell.clone();
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             // A second signal while the first is dealt with changes nothing.
-            for _ in signals.forever() {
-                let _ = signalled.send(End::Signal);
+            for signal in signals.forever() {
+                let event = if signal == SIGHUP { Event::Reload } else { Event::End };
+                let _ = signalled.send(event);
             }
         })
         .map_err(system("cannot start a thread"))?;
@@ -112,7 +118,7 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
     let serving = std::thread::Builder::new()
         .name("fuse".to_owned())
         .spawn(move || {
-            let _ = ends.send(End::Unmounted(session.run()));
+            let _ = tell.send(Event::Unmounted(session.run()));
         })
         .map_err(system("cannot start a thread"))?;
 
@@ -128,8 +134,10 @@ pub(crate) fn run(plan: &Plan, ready: impl FnOnce()) -> Result<(), Failure> {
         }
     );
     ready();
+    service::is_ready();
 
-    let result = wait(&plan.mountpoint, &ended);
+    let result = wait(&plan.mountpoint, &events, || reload.reload(&filesystem));
+    service::ends();
     drop((socket, upkeep));
     if result.is_ok() {
         let _ = serving.join();
@@ -201,9 +209,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         metrics: Metrics::new(),
         demand: Demand::new(),
         settings: Settings {
-            attr_timeout: plan.timeouts.attr,
-            entry_timeout: plan.timeouts.entry,
-            negative_timeout: plan.timeouts.negative,
+            timeouts: LiveTimeouts::new(plan.timeouts),
             no_atime: plan.no_atime,
             readahead_blocks: READAHEAD_BLOCKS_MAX.min(cache.capacity_blocks() / 64),
             act_as_caller,
@@ -248,11 +254,18 @@ fn cannot_mount(mountpoint: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// Waits for the end, and brings it about when told to.
-fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
-    match ended.recv() {
-        Ok(End::Unmounted(result)) => return served(result),
-        // The senders live as long as their threads, which end with a message.
-        Ok(End::Signal) | Err(_) => {}
+fn wait(
+    mountpoint: &Path,
+    events: &Receiver<Event>,
+    mut reload: impl FnMut(),
+) -> Result<(), Failure> {
+    loop {
+        match events.recv() {
+            Ok(Event::Unmounted(result)) => return served(result),
+            Ok(Event::Reload) => reload(),
+            // The senders live as long as their threads, which end with a message.
+            Ok(Event::End) | Err(_) => break,
+        }
     }
     match unmount_at(mountpoint, UnmountFlags::empty()) {
         // Somebody else was faster.
@@ -273,9 +286,9 @@ fn wait(mountpoint: &Path, ended: &Receiver<End>) -> Result<(), Failure> {
     }
     let deadline = Instant::now() + LAST_REQUESTS;
     loop {
-        match ended.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(End::Unmounted(result)) => return served(result),
-            Ok(End::Signal) => {}
+        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Event::Unmounted(result)) => return served(result),
+            Ok(Event::End | Event::Reload) => {}
             // Files are still open: the end of this process closes the connection to the kernel,
             // which fails what is left.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {

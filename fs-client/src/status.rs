@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, TableStyle};
-use rampool_protocol::size::ByteSize;
-use rampool_protocol::status::{directory, fetch};
+use rampool_cli::size::ByteSize;
+use rampool_cli::status::{directory, fetch};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -10,5 +10,3 @@ pub mod certs;
 pub mod control;
 pub mod endpoint;
 pub mod frame;
-pub mod size;
-pub mod status;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use super::suite::Side;
 use crate::binaries::Binaries;

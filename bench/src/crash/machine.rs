@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context as _, Result};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use super::tally::Tally;
 use crate::pool::{Client, Lender, MountPlan, Pool};

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 use serde_json::{Map, Value, json};
 
 use super::tally::{Finding, FindingKind, Kind, Tally};

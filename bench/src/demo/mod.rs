@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use self::blocks::WorkingSet;
 use self::report::Seen;

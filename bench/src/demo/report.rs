@@ -1,6 +1,6 @@
 //! What the demo says.
 
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use super::rounds::{Kill, Round, Rounds};
 use super::source::Source;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use crate::binaries::output;
 use crate::stop::Stop;

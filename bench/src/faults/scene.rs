@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::application::{self, Application};

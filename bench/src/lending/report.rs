@@ -1,6 +1,6 @@
 //! The tables, and the document.
 
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 use serde::Serialize;
 
 use super::bars::{Bar, bars, median};

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use super::owner::{Order, Work, Worker};
 use crate::group::{Controller, Group};

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 use rustix::process::Pid;
 use serde::Serialize;
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use self::report::Report;
 use crate::binaries::Binaries;

@@ -5,7 +5,7 @@
 //! every read is a remote hit.
 
 use anyhow::Result;
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 use serde::Serialize;
 
 use super::busy::{self, Busy};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use crate::mounted::Mounted;
 use crate::passthrough;

@@ -121,6 +121,11 @@ impl Controller {
         }
     }
 
+    /// Decides by another policy from now on.
+    pub(crate) fn change(&mut self, policy: &Policy) {
+        self.policy.clone_from(policy);
+    }
+
     /// Whether so much has happened to a domain since the last sample that there should be another one
     /// at once: `free` is what it has now.
     pub(crate) fn is_urgent(&self, domain: usize, free: u64) -> bool {

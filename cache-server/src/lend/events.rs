@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 /// So many are remembered.
 const EVENTS_MAX: usize = 32;

@@ -80,7 +80,7 @@ impl Work {
         // it goes without.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), PRIORITY);
         let mut controller = match &self.lender.mode {
-            Mode::Auto(auto) => Some((auto, Controller::new(auto.policy.clone()))),
+            Mode::Auto(auto) => Some((auto, Controller::new(auto.policy.lock().clone()))),
             Mode::Fixed(_) => None,
         };
         let mut sampled: Option<Instant> = None;
@@ -145,6 +145,7 @@ impl Work {
         if tracing::enabled!(tracing::Level::TRACE) {
             trace!("sample {}", serde_json::to_string(&sample).unwrap_or_default());
         }
+        controller.change(&auto.policy.lock());
         let decision = controller.decide(&sample);
         // Whole segments: what the kernel took of those that are lent may have left an odd number of bytes.
         let allowed = decision.allowed.div_ceil(SEGMENT_BYTES as u64);

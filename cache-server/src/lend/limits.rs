@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 
 use super::sense::Reading;
 use crate::blocks::{SEGMENT_BYTES, SEGMENTS_MAX};

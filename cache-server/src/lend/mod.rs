@@ -48,7 +48,7 @@ enum Mode {
 
 #[derive(Debug)]
 struct Auto {
-    policy: Policy,
+    policy: Mutex<Policy>,
     senses: Senses,
     /// Whether each signal is there, by name.
     signals: Vec<(&'static str, bool)>,
@@ -90,7 +90,7 @@ impl Lender {
     pub(crate) fn auto(policy: Policy) -> io::Result<Arc<Self>> {
         let senses = Senses::new();
         let signals = sense::signals(&senses.read()?);
-        Ok(Self::new(Mode::Auto(Auto { policy, senses, signals }), 0))
+        Ok(Self::new(Mode::Auto(Auto { policy: Mutex::new(policy), senses, signals }), 0))
     }
 
     fn new(mode: Mode, capacity_bytes: u64) -> Arc<Self> {
@@ -106,6 +106,13 @@ impl Lender {
     /// What is lent now, and each change of it.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Lending> {
         self.lending.subscribe()
+    }
+
+    /// Decides by another policy from now on. It cannot lend more than there is room for.
+    pub(crate) fn change(&self, policy: Policy) {
+        if let Mode::Auto(auto) = &self.mode {
+            *auto.policy.lock() = policy;
+        }
     }
 
     /// Takes nothing more from now on, and tells the clients.
@@ -125,7 +132,7 @@ impl Lender {
                     let of_it = auto.signals.iter().filter(|signal| signal.1 == there);
                     of_it.map(|signal| signal.0).collect::<Vec<_>>().join(", ")
                 };
-                let most = rampool_protocol::size::ByteSize(auto.policy.lend_max);
+                let most = rampool_cli::size::ByteSize(auto.policy.lock().lend_max);
                 let lacks = match names(false) {
                     lacks if lacks.is_empty() => lacks,
                     lacks => format!("; not here: {lacks}"),
@@ -154,11 +161,11 @@ impl Lender {
         let (Mode::Auto(auto), Some((sample, decision))) = (&self.mode, &*last) else {
             return facts;
         };
+        let policy = auto.policy.lock().clone();
         let named = auto.senses.names().into_iter().zip(&sample.domains);
         let domains = named.filter_map(|(name, reading)| {
             let reading = reading.as_ref()?;
-            let (limit, free, reserve) =
-                (reading.limit, reading.free, auto.policy.reserve(reading));
+            let (limit, free, reserve) = (reading.limit, reading.free, policy.reserve(reading));
             Some(DomainFacts { name, limit, free, reserve })
         });
         LenderFacts {

@@ -32,6 +32,14 @@ impl Server {
         Self::start_as(command(), keys, lend, more)
     }
 
+    /// Starts one that is told where to tell how it is, and how often it is looked at.
+    pub fn start_notifying(keys: &Path, notify: &Path, looked_at: Duration, more: &[&str]) -> Self {
+        let mut command = command();
+        command.env("NOTIFY_SOCKET", notify);
+        command.env("WATCHDOG_USEC", looked_at.as_micros().to_string());
+        Self::start_as(command, keys, "8M", more)
+    }
+
     /// Starts one in a control group.
     pub fn start_in(group: &Path, keys: &Path, lend: &str, more: &[&str]) -> Self {
         let mut command = Command::new("sh");
@@ -87,7 +95,7 @@ impl Server {
     }
 
     pub fn status(&self) -> serde_json::Value {
-        let document = rampool_protocol::status::fetch(&self.socket).expect("a status");
+        let document = rampool_cli::status::fetch(&self.socket).expect("a status");
         serde_json::from_str(&document).expect("JSON")
     }
 

@@ -77,17 +77,17 @@ impl FuseFront {
         let found = move |filesystem: &Filesystem, _: &mut _| match act(filesystem, name?) {
             Ok(entry) => Ok(Some(entry)),
             // The kernel may use it that there is none.
-            Err(Errno::NOENT) if !filesystem.settings.negative_timeout.is_zero() => Ok(None),
+            Err(Errno::NOENT) if !filesystem.settings.timeouts.negative().is_zero() => Ok(None),
             Err(error) => Err(error),
         };
         self.run(reply, found, |settings, reply, entry| match entry {
             Some(entry) => reply.entry_with_ttls(
                 &attr_timeout(settings, &entry.stat),
-                &settings.entry_timeout,
+                &settings.timeouts.entry(),
                 &file_attr(entry.id, &entry.stat),
                 Generation(entry.generation),
             ),
-            None => reply.entry(&settings.negative_timeout, &no_attr(), Generation(0)),
+            None => reply.entry(&settings.timeouts.negative(), &no_attr(), Generation(0)),
         });
     }
 
@@ -638,13 +638,13 @@ fn attr_timeout(settings: &Settings, stat: &Stat) -> Duration {
     if stat.mode & SET_IDS != 0 && stat.file_type() == FileType::RegularFile {
         Duration::ZERO
     } else {
-        settings.attr_timeout
+        settings.timeouts.attr()
     }
 }
 
 /// For the replies in which fuser takes one time for both the name and the attributes.
 fn common_timeout(settings: &Settings, stat: &Stat) -> Duration {
-    attr_timeout(settings, stat).min(settings.entry_timeout)
+    attr_timeout(settings, stat).min(settings.timeouts.entry())
 }
 
 fn handle(fh: FileHandle) -> HandleId {

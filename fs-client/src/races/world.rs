@@ -33,6 +33,7 @@ use crate::read::ReadReply;
 use crate::remote::races::tier_next_door;
 use crate::remote::{Offer, Tier};
 use crate::source::{Atime, DirectFile, NodeFd, Source, Stat, WrittenFile};
+use crate::timeouts::{LiveTimeouts, Timeouts};
 use crate::workers::Workers;
 use crate::write::{HowToWrite, Place, Written};
 
@@ -151,9 +152,11 @@ impl World {
             metrics: Metrics::new(),
             demand: Demand::new(),
             settings: Settings {
-                attr_timeout: Duration::ZERO,
-                entry_timeout: Duration::ZERO,
-                negative_timeout: Duration::ZERO,
+                timeouts: LiveTimeouts::new(Timeouts {
+                    attr: Duration::ZERO,
+                    entry: Duration::ZERO,
+                    negative: Duration::ZERO,
+                }),
                 no_atime: true,
                 readahead_blocks: 0,
                 act_as_caller: false,

@@ -28,12 +28,52 @@ fn an_unmount_is_refused_while_files_are_open_unless_it_may_be_lazy() {
     let open = File::open(mounted.path("f")).unwrap();
     let refused = umount(&mounted.mountpoint, &[]);
     assert_eq!(refused.status.code(), Some(32));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("files are open"));
+    let says = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(says.contains("files are open on it: "), "{says}");
+    let holder = format!("(pid {}) has {} open", std::process::id(), mounted.path("f").display());
+    assert!(says.contains(&holder) && says.contains("--lazy"), "{says}");
     assert!(umount(&mounted.mountpoint, &["--lazy"]).status.success());
     assert!(!mounted.path("f").exists(), "it is out of the tree");
     assert_eq!(open.read_at(&mut [0; 10], 50_000).unwrap(), 10, "and still served");
     drop(open);
     assert!(wait_for_exit(&mut mounted.take_daemon()).success(), "with the last file it ends");
+}
+
+#[test]
+fn who_holds_a_mount_is_said() {
+    let mut mounted = with_a_file();
+    fs::create_dir(mounted.source.join("inner")).unwrap();
+    mounted.mount(&[]);
+    let mut sleeper =
+        Command::new("sleep").arg("60").current_dir(&mounted.mountpoint).spawn().unwrap();
+    let refused = || {
+        let output = umount(&mounted.mountpoint, &[]);
+        (output.status.code() == Some(32))
+            .then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let wanted = format!("sleep (pid {}) has its directory there", sleeper.id());
+    wait_until("its name is its own", || refused().unwrap().contains(&wanted));
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    if rustix::process::geteuid().is_root() {
+        let inner = mounted.path("inner");
+        mount("none", &inner, "tmpfs", MountFlags::empty(), None).unwrap();
+        let says = refused().unwrap();
+        assert!(says.contains(&format!("a filesystem at {}", inner.display())), "{says}");
+        unmount(&inner, UnmountFlags::empty()).unwrap();
+    }
+    mounted.unmount();
+}
+
+#[test]
+fn an_unmount_waits_until_the_daemon_has_ended() {
+    let mut mounted = with_a_file();
+    for _ in 0..5 {
+        mounted.mount(&[]);
+        assert!(umount(&mounted.mountpoint, &[]).status.success());
+        let ended = mounted.take_daemon().try_wait().unwrap();
+        assert!(ended.expect("it has ended").success());
+    }
 }
 
 #[test]

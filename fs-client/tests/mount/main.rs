@@ -26,3 +26,4 @@ mod space;
 mod support;
 mod tree;
 mod user;
+mod usual;

@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use rampool_protocol::size::ByteSize;
+use rampool_cli::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use self::cgroup::Cgroup;

@@ -1,0 +1,12 @@
+//! What the programs share towards those who run them.
+//!
+//! Command lines and configuration files ([`config`]), manuals and completions made from them ([`generate`]), logs
+//! ([`log`]), what a service manager is told ([`service`]), and how a running daemon is found and tells about itself ([`daemon`], [`status`]).
+
+pub mod config;
+pub mod daemon;
+pub mod generate;
+pub mod log;
+pub mod service;
+pub mod size;
+pub mod status;
