@@ -173,13 +173,12 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
 
     let epochs = Arc::new(Epochs::new());
     let mut cache_bytes = plan.cache.bytes();
-    let mut queue_max = 0;
     let (remote, left) = match &plan.identity {
         None => (Tier::none(epochs.clone()), Left::default()),
         Some(identity) => {
             let table_bytes = share(cache_bytes, LENT_TABLE_SHARE, LENT_TABLE_MIN);
             cache_bytes -= table_bytes;
-            queue_max = share(cache_bytes / BLOCK_SIZE as u64, QUEUE_SHARE, QUEUE_MIN) as usize;
+            let queue_max = share(cache_bytes / BLOCK_SIZE as u64, QUEUE_SHARE, QUEUE_MIN) as usize;
             let limits = Limits { queue_max, table_bytes: table_bytes as usize };
             let key_file = plan.key_file.as_deref().map(KeyFile::open).transpose();
             let key_file =
@@ -194,7 +193,9 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let evicted = move |Evicted { key, block, seen, streamed }| {
         lend_to.offer(Offer { key, block, seen, streamed });
     };
-    let cache = LocalCache::new(cache_bytes, plan.policy, epochs, queue_max, evicted)
+    let holds = remote.clone();
+    let may_hold = move || holds.may_hold();
+    let cache = LocalCache::new(cache_bytes, plan.policy, epochs, may_hold, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
     let inodes = Inodes::new(nodes, root, &root_stat);
     kept::restore(left, &inodes);

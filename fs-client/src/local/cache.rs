@@ -32,8 +32,8 @@ pub(crate) struct LocalCache {
     pub(super) epochs: Arc<Epochs>,
     owners: Owners,
     evicted: Box<dyn Fn(Evicted) + Send + Sync>,
-    /// Slots that are kept free, for as many evicted blocks as their taker may hold.
-    reserve: usize,
+    /// How many slots are kept free, for as many evicted blocks as their taker may hold.
+    reserve: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
 /// A clean block that fell out of the cache, with all that is needed to lend it.
@@ -71,7 +71,7 @@ pub(crate) const fn metadata_bytes_per_block() -> usize {
 
 impl LocalCache {
     /// A cache that uses `cache_bytes` with its index; what falls out of it, as `policy` has it, is given
-    /// to `evicted`, which must not block, may drop it, and holds `held_max` blocks at most. `epochs`
+    /// to `evicted`, which must not block, may drop it, and holds as many blocks as `may_hold` says. `epochs`
     /// counts the writes.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl LocalCache {
         cache_bytes: u64,
         policy: Kind,
         epochs: Arc<Epochs>,
-        held_max: usize,
+        may_hold: impl Fn() -> usize + Send + Sync + 'static,
         evicted: impl Fn(Evicted) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let blocks = cache_bytes / (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
@@ -94,7 +94,7 @@ impl LocalCache {
             epochs,
             owners: Owners::new(slots as usize),
             evicted: Box::new(evicted),
-            reserve: held_max,
+            reserve: Box::new(may_hold),
         })
     }
 
@@ -139,7 +139,7 @@ impl LocalCache {
     /// come back when the rest of the cache is being read or sent at this moment.
     pub(crate) fn room(&self, near: BlockKey, count: usize) -> Vec<Empty> {
         // A victim that is handed over keeps its slot for a while: the reserve stands in for it.
-        let wanted = count + self.reserve;
+        let wanted = count + (self.reserve)();
         for _ in 0..wanted.saturating_sub(self.arena.free()).min(2 * count) {
             if !self.evict_one(near, true) {
                 break;

@@ -115,7 +115,7 @@ mod tests {
     const LONG: u64 = 1 << 40;
 
     fn cache() -> LocalCache {
-        LocalCache::new(1 << 20, Kind::default(), Arc::new(Epochs::new()), 0, drop).unwrap()
+        LocalCache::new(1 << 20, Kind::default(), Arc::new(Epochs::new()), || 0, drop).unwrap()
     }
 
     fn key(n: u64) -> BlockKey {
@@ -196,7 +196,7 @@ mod tests {
             64 * 4220,
             Kind::Lru,
             Arc::new(Epochs::new()),
-            HELD_MAX,
+            || HELD_MAX,
             move |evicted| {
                 sink.lock().unwrap().push((evicted.key, evicted.block[0]));
             },
@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn a_stream_finds_what_the_index_holds_and_nothing_else() {
         let cache =
-            LocalCache::new(64 * 4220, Kind::default(), Arc::new(Epochs::new()), 0, drop).unwrap();
+            LocalCache::new(64 * 4220, Kind::default(), Arc::new(Epochs::new()), || 0, drop)
+                .unwrap();
         let read = |from: u64, count: usize| {
             let mut found = Vec::new();
             let span = Span { first: BlockIndex(from), count };

@@ -144,7 +144,7 @@ impl World {
             source,
             handles: Handles::default(),
             behind: Behind::default(),
-            cache: LocalCache::new(cache_bytes, Kind::default(), epochs, held_max, evicted)
+            cache: LocalCache::new(cache_bytes, Kind::default(), epochs, move || held_max, evicted)
                 .unwrap(),
             flights: Arc::default(),
             remote,

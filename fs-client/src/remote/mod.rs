@@ -39,6 +39,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rampool_protocol::certs::Identity;
+use rampool_protocol::frame::RUN_BLOCKS_USUAL;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -59,6 +60,9 @@ use shared::Shared;
 
 /// Servers that one mount can use: the lent table has 8 bits for them.
 pub(crate) const SERVERS_MAX: usize = 255;
+
+/// Where little is lent, only to measure, the queue is hardly used: up to this part of it.
+const SAMPLES_SHARE: usize = 8;
 
 /// When servers are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -227,6 +231,18 @@ impl Tier {
         if offers.try_send(offer).is_err() {
             self.shared.counts.dropped.fetch_add(1, Relaxed);
         }
+        if queued(offers) >= RUN_BLOCKS_USUAL {
+            self.shared.many_offers.notify_one();
+        }
+    }
+
+    /// How many offered blocks it may hold at once, at most or soon.
+    pub(crate) fn may_hold(&self) -> usize {
+        let queue_max = self.offers.as_ref().map_or(0, mpsc::Sender::max_capacity);
+        match self.shared.pays() {
+            true => queue_max,
+            false => queue_max / SAMPLES_SHARE,
+        }
     }
 
     /// Forgets the servers' copies of blocks that change: from here on nobody asks for them.
@@ -254,8 +270,7 @@ impl Tier {
     /// What the tier has done so far.
     pub(crate) fn report(&self) -> TierReport {
         let counts = &self.shared.counts;
-        let queued =
-            self.offers.as_ref().map_or(0, |offers| offers.max_capacity() - offers.capacity());
+        let queued = self.offers.as_ref().map_or(0, queued);
         TierReport {
             sent_blocks: counts.sent.load(Relaxed),
             dropped_blocks: counts.dropped.load(Relaxed),
@@ -271,6 +286,11 @@ impl Tier {
             servers: self.shared.servers.all().map(|(_, server)| server.report()).collect(),
         }
     }
+}
+
+/// How many blocks wait to be sent.
+fn queued(offers: &mpsc::Sender<Offer>) -> usize {
+    offers.max_capacity() - offers.capacity()
 }
 
 impl Drop for Tier {

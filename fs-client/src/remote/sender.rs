@@ -27,10 +27,21 @@ pub(super) struct SentBlock {
     seen: Seen,
 }
 
+/// Where few blocks are offered, others are waited for so long: nobody is in a hurry, and a frame of one block costs both
+/// sides as much as one of many.
+#[cfg(not(feature = "shuttle"))]
+const GATHER: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Seals what is offered and gives it to the servers, until the queue is closed.
 pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
     let mut offers = Vec::with_capacity(RUN_BLOCKS_USUAL);
     while queue.recv_many(&mut offers, RUN_BLOCKS_USUAL).await > 0 {
+        if offers.len() < RUN_BLOCKS_USUAL {
+            gather(shared).await;
+            let more = std::iter::from_fn(|| queue.try_recv().ok());
+            let room = RUN_BLOCKS_USUAL - offers.len();
+            offers.extend(more.take(room));
+        }
         let candidates = shared.candidates();
         let mut frames: Vec<(ServerIndex, PutFrame)> = Vec::new();
         for offer in offers.drain(..) {
@@ -63,6 +74,17 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Offer>) {
         }
         // Sealing keeps this thread busy: let answers to readers through.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until a frame can be filled, but not for long.
+async fn gather(shared: &Shared) {
+    #[cfg(not(feature = "shuttle"))]
+    let _ = tokio::time::timeout(GATHER, shared.many_offers.notified()).await;
+    #[cfg(feature = "shuttle")]
+    {
+        let _ = &shared.many_offers;
+        shuttle::future::yield_now().await;
     }
 }
 

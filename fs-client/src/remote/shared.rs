@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::asker::Deadlines;
 use super::drive::Drive;
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) epochs: Arc<Epochs>,
     pub(super) source: SourcePace,
     pub(super) pays_anywhere: PaysAnywhere,
+    /// A frame can be filled with what is offered.
+    pub(super) many_offers: Notify,
     pub(super) deadlines: Deadlines,
     pub(super) drive: Arc<Drive>,
     /// How many blocks were sealed.
@@ -115,6 +117,7 @@ impl Shared {
             epochs,
             source: SourcePace::default(),
             pays_anywhere: PaysAnywhere::new(),
+            many_offers: Notify::new(),
             deadlines: Deadlines::new(Instant::now()),
             drive: Arc::default(),
             seals: AtomicU64::new(0),

@@ -45,6 +45,12 @@ impl Shared {
             || is_sampled(key)
     }
 
+    /// Whether more than samples is lent, to anybody.
+    pub(super) fn pays(&self) -> bool {
+        let pays = |streamed| self.pays_anywhere.of(streamed).load(Relaxed);
+        self.use_servers == UseServers::Always || pays(true) || pays(false)
+    }
+
     /// Whether a block is worth sending to this server.
     pub(super) fn is_worth_sending(
         &self,

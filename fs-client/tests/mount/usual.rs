@@ -17,6 +17,8 @@ fn with_helper(mounted: &Mounted, script: &str) -> Output {
     }
     // An overlay cannot have one below it as its upper directory.
     let begin = r#"
+        # Mounts of other tests are not to be held here.
+        findmnt -n -l -o TARGET -t fuse.rampool | while read -r other; do umount -l "$other"; done
         mount -t tmpfs none "$DIR"; mkdir "$DIR/upper" "$DIR/work"
         mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$DIR/upper,workdir=$DIR/work" none /usr/sbin
         ln -s "$RAMPOOL" /usr/sbin/mount.rampool
@@ -89,7 +91,7 @@ fn a_line_of_fstab_mounts_once() {
         echo "$SOURCE $MOUNTPOINT rampool cache_size=$CACHE,ro,nofail,_netdev 0 0" > "$DIR/fstab"
         mount -a -T "$DIR/fstab"
         mount -a -T "$DIR/fstab"
-        findmnt -n -o TARGET -t fuse.rampool | wc -l
+        findmnt -n -l -o TARGET -t fuse.rampool | grep -c -x "$MOUNTPOINT"
         if touch "$MOUNTPOINT/new" 2>/dev/null; then echo written; fi
         umount "$MOUNTPOINT"
         "#,
