@@ -40,6 +40,10 @@ pub(crate) const PARTS_MAX: usize = 257;
 /// How often a reader waits for blocks that others bring, before it reads the source itself.
 const ROUNDS: usize = 4;
 
+/// So many blocks in a row that are here already are read once more with those round them: on any disk that takes less than a
+/// further read.
+const OVER_MAX: u64 = 16;
+
 /// A read that the cache alone could not answer.
 struct Miss {
     handle: Arc<FileHandle>,
@@ -293,11 +297,12 @@ impl Filesystem {
                 continue;
             }
             let late = arrived[at..].iter().position(|&here| here).unwrap_or(led.len() - at);
-            let run = runs(&led[at..at + late]).next().expect("at least one block is left");
-            counts &= self.read_source(handle, state.size, run, &mut slots[at..at + run.count])?;
-            self.metrics.count_bytes(Layer::Source, run.count * BLOCK_SIZE);
-            from_source += run.count;
-            at += run.count;
+            let count = at_once(&led[at..at + late]);
+            let (part, slots) = (&led[at..at + count], &mut slots[at..at + count]);
+            counts &= self.read_source(handle, state.size, part, slots)?;
+            self.metrics.count_bytes(Layer::Source, count * BLOCK_SIZE);
+            from_source += count;
+            at += count;
         }
         // In how many pieces it was read is the source's business: a server would have given all of it at once.
         if counts && from_source == led.len() {
@@ -327,18 +332,26 @@ impl Filesystem {
         arrived
     }
 
-    /// Reads blocks of the source. Says whether what that took says anything about the source: not if they lie in the
-    /// kernel's page cache.
+    /// Reads blocks of the source, and over those between them. Says whether what that took says anything about the source:
+    /// not if they lie in the kernel's page cache.
     fn read_source(
         &self,
         handle: &FileHandle,
         size: u64,
-        run: Span,
+        led: &[BlockIndex],
         slots: &mut [Empty],
     ) -> std::result::Result<bool, Unbrought> {
         let file = self.direct(handle).map_err(Unbrought::Failed)?;
-        let bytes = run.bytes();
-        let got = file.read_blocks(&mut scatter(slots), bytes.start).map_err(Unbrought::Failed)?;
+        let (first, last) = (led[0], led[led.len() - 1]);
+        let bytes = Span { first, count: (last.0 - first.0 + 1) as usize }.bytes();
+        let between = (bytes.end - bytes.start) as usize / BLOCK_SIZE - led.len();
+        let mut over = match between {
+            0 => None,
+            _ => Some(AlignedBuffer::new(between).map_err(|_| Unbrought::NoRoom)?),
+        };
+        let over = over.as_mut().map_or(&mut [][..], AlignedBuffer::bytes_mut);
+        let mut buffers = buffers_for(led, slots, over);
+        let got = file.read_blocks(&mut buffers, bytes.start).map_err(Unbrought::Failed)?;
         let expected = size.min(bytes.end).saturating_sub(bytes.start);
         // Zeros must stand for what lies beyond the end, not for what was cut off.
         if (got.bytes as u64) < expected {
@@ -383,6 +396,32 @@ impl Filesystem {
     }
 }
 
+/// How many of these blocks, from the first on, the source is asked for at once.
+fn at_once(led: &[BlockIndex]) -> usize {
+    let is_near = |pair: &&[BlockIndex]| pair[1].0 - pair[0].0 <= OVER_MAX + 1;
+    1 + led.windows(2).take_while(is_near).count()
+}
+
+/// Where the blocks from the first to the last of `led` go: those into `slots`, the others into `over`.
+fn buffers_for<'a>(
+    led: &[BlockIndex],
+    mut slots: &'a mut [Empty],
+    mut over: &'a mut [u8],
+) -> Vec<IoSliceMut<'a>> {
+    let mut buffers = Vec::new();
+    let mut next = led[0];
+    for run in runs(led) {
+        let between = (run.first.0 - next.0) as usize * BLOCK_SIZE;
+        if let Some(others) = over.split_off_mut(..between).filter(|others| !others.is_empty()) {
+            buffers.push(IoSliceMut::new(others));
+        }
+        let here = slots.split_off_mut(..run.count).expect("a slot for each block");
+        buffers.extend(scatter(here));
+        next = run.first.plus(run.count);
+    }
+    buffers
+}
+
 /// Replies with `len` bytes from `offset`, which lie in `blocks`, straight from their slots.
 fn answer(reply: impl ReadReply, blocks: &[Block], offset: u64, len: usize) {
     let skip = (offset % BLOCK_SIZE as u64) as usize;
@@ -391,4 +430,40 @@ fn answer(reply: impl ReadReply, blocks: &[Block], offset: u64, len: usize) {
     }
     let parts = gather(blocks, skip..skip + len);
     reply.parts(&parts);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(numbers: &[u64]) -> Vec<BlockIndex> {
+        numbers.iter().map(|&number| BlockIndex(number)).collect()
+    }
+
+    #[test]
+    fn the_source_is_read_over_blocks_that_are_here() {
+        assert_eq!(at_once(&blocks(&[7])), 1);
+        assert_eq!(at_once(&blocks(&[7, 8, 10, 27, 45, 46])), 4, "16 between, then 17");
+    }
+
+    #[test]
+    fn each_block_goes_where_it_belongs() {
+        let arena = crate::arena::Arena::new(8).unwrap();
+        let mut slots = arena.take(4);
+        let mut over = vec![0; 4 * BLOCK_SIZE];
+        let mut buffers = buffers_for(&blocks(&[5, 6, 8, 12]), &mut slots, &mut over);
+        let lengths: Vec<usize> = buffers.iter().map(|buffer| buffer.len() / BLOCK_SIZE).collect();
+        assert_eq!(lengths, [2, 1, 1, 3, 1]);
+        // Each block is filled with its number.
+        let mut number = 5;
+        for buffer in &mut buffers {
+            for block in buffer.chunks_mut(BLOCK_SIZE) {
+                block.fill(number);
+                number += 1;
+            }
+        }
+        drop(buffers);
+        let found: Vec<u8> = slots.iter_mut().map(|slot| slot.bytes_mut()[0]).collect();
+        assert_eq!(found, [5, 6, 8, 12]);
+    }
 }

@@ -9,9 +9,9 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Miss, ReadReply, State, Want, answer};
+use super::{Miss, ReadReply, State, Want, answer, at_once};
 use crate::arena::{Block, Empty};
-use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, Span, runs};
+use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, Span};
 use crate::epochs::Seen;
 use crate::filesystem::Filesystem;
 use crate::handles::FileHandle;
@@ -217,11 +217,12 @@ impl Beside {
             return None;
         }
         let mut counts = true;
-        let mut rest = &mut slots[..];
-        for run in runs(&missing) {
-            let (these, others) = rest.split_at_mut(run.count);
-            counts &= filesystem.read_source(&handle, state.size, run, these).ok()?;
-            rest = others;
+        let mut at = 0;
+        while at < missing.len() {
+            let count = at_once(&missing[at..]);
+            let (part, slots) = (&missing[at..at + count], &mut slots[at..at + count]);
+            counts &= filesystem.read_source(&handle, state.size, part, slots).ok()?;
+            at += count;
         }
         if counts {
             filesystem.remote.source_took(missing.len(), since);

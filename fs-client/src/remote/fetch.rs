@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use rampool_protocol::block::BLOCK_SIZE;
 use rampool_protocol::frame::RUN_BLOCKS_USUAL;
 
-use super::Tier;
 use super::asker::{Asker, SourceRead, Told, Waits};
 use super::hedge::Wait;
 use super::lent::{Lent, ServerIndex};
 use super::route::Way;
 use super::server::{GetAnswer, GetRequest, Server};
 use super::shared::Shared;
+use super::{Tier, UseServers};
 use crate::arena::Empty;
 use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::pace::Length;
@@ -24,6 +24,10 @@ use crate::sync::sync_channel;
 
 /// How long a reader that waits for servers does so at least, before it reads the source.
 const DEADLINE: Duration = Duration::from_millis(20);
+
+/// So many neighbours are read of the source together with what lies round them, rather than asked for: 256 KiB. On a disk
+/// of 3,000 reads and 200 MB a second they take four times as long as one more read, on a slower one less than that.
+const GAP_MAX: usize = 64;
 
 /// A block that a reader misses, and where to put it.
 pub(crate) struct Wanted<'a> {
@@ -92,7 +96,7 @@ impl Tier {
         let mut asked = Vec::new();
         let mut deadline = DEADLINE;
         for Holder { ask, blocks: theirs, .. } in shared.holders(wanted, began) {
-            let Some((server, wait)) = ask else { continue };
+            let Some((server, wait)) = ask.filter(|_| !theirs.is_empty()) else { continue };
             deadline = deadline.max(wait.deadline);
             let mut requests = Vec::new();
             let first = asked.len();
@@ -203,6 +207,14 @@ impl Shared {
                 break;
             }
         }
+        if self.use_servers == UseServers::Auto {
+            let mut comes = vec![false; wanted.len()];
+            for holder in holders.iter().filter(|holder| holder.ask.is_some()) {
+                holder.blocks.iter().for_each(|&(n, _)| comes[n] = true);
+            }
+            leave_gaps(wanted.len(), |n| wanted[n].key.index, &mut comes);
+            holders.iter_mut().for_each(|holder| holder.blocks.retain(|&(n, _)| comes[n]));
+        }
         holders
     }
 
@@ -235,6 +247,20 @@ impl Shared {
             true => server.succeeded(Instant::now()),
             false => server.failed(Instant::now()),
         }
+    }
+}
+
+/// Of the blocks that could come from servers, leaves those to the source that lie in short gaps of what it has to
+/// give anyway: one long read is better than many short ones.
+fn leave_gaps(count: usize, index: impl Fn(usize) -> BlockIndex, comes: &mut [bool]) {
+    let mut at = 0;
+    while at < count {
+        let end = (at..count).find(|&n| !comes[n]).unwrap_or(count);
+        let is_between = at > 0 && end < count && end - at <= GAP_MAX;
+        if is_between && index(end).0 - index(at - 1).0 == (end - at + 1) as u64 {
+            comes[at..end].fill(false);
+        }
+        at = end + 1;
     }
 }
 
@@ -301,5 +327,37 @@ impl<'a> Wanted<'a> {
     /// Wants the block `key` in `buffer`, whose bytes mean nothing until it has arrived.
     pub(crate) fn new(key: BlockKey, buffer: &'a mut [u8; BLOCK_SIZE]) -> Self {
         Self { key, buffer, arrived: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of those blocks that servers have, `x`, come from them. The source gives the others, `.`; a space is a block
+    /// that nobody wants.
+    fn left(blocks: &str) -> String {
+        let wanted = blocks.bytes().enumerate().filter(|&(_, byte)| byte != b' ');
+        let wanted: Vec<(usize, bool)> = wanted.map(|(n, byte)| (n, byte == b'x')).collect();
+        let mut comes: Vec<bool> = wanted.iter().map(|&(_, held)| held).collect();
+        leave_gaps(wanted.len(), |n| BlockIndex(wanted[n].0 as u64), &mut comes);
+        let mut text = " ".repeat(blocks.len()).into_bytes();
+        for (&(n, _), comes) in wanted.iter().zip(comes) {
+            text[n] = if comes { b'x' } else { b'.' };
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn the_source_is_read_over_short_gaps() {
+        assert_eq!(left("..xx..x.x."), "..........");
+        assert_eq!(left("xx.xx.xx"), "xx....xx", "the ends are no gaps");
+        assert_eq!(left(".x. .xx.x"), "... ....x");
+        assert_eq!(left(".x .x"), ".x .x", "there is a block between that is here already");
+        let long = format!(".{}.", "x".repeat(GAP_MAX + 1));
+        assert_eq!(left(&long), long);
+        for same in ["", "xxx", "...", "x"] {
+            assert_eq!(left(same), same);
+        }
     }
 }
