@@ -1,13 +1,13 @@
 //! A server that fails is left alone, for longer each time.
 //!
-//! Three failures in a row, each a while after the other, open the breaker; after a pause one request at a time may try, and its answer closes
-//! it again. A failure is an answer that did not come by its deadline, or that was not what we sealed. Nothing here reads
-//! a clock.
+//! Three failures in a row open the breaker; after a pause one request at a time may try, and its answer closes it again.
+//! A failure is an answer that was not what we sealed, or that did not come by its deadline: of the latter those within
+//! a short while are one. Nothing here reads a clock.
 
 use std::time::{Duration, Instant};
 
 const STRIKES_MAX: u32 = 3;
-/// Failures within this time are one: many wait for the same stall.
+/// Late answers within this time are one failure: many wait for the same stall.
 const ONE_FAILURE: Duration = Duration::from_millis(20);
 
 /// Doubled each time it opens, until it has been closed for a while.
@@ -17,6 +17,15 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
 
 /// After a pause so long must lie between tries: longer than a deadline.
 const TRY_EVERY: Duration = Duration::from_millis(200);
+
+/// How a server fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// An answer did not come by its deadline.
+    Late,
+    /// An answer was not what it should be.
+    Wrong,
+}
 
 /// Whether a server may be asked.
 #[derive(Debug)]
@@ -82,11 +91,12 @@ impl Breaker {
         }
     }
 
-    /// An answer did not come in time, or was not what it should be. True if that opens the breaker.
-    pub(super) fn failed(&mut self, now: Instant) -> bool {
+    /// True if that opens the breaker.
+    pub(super) fn failed(&mut self, failure: Failure, now: Instant) -> bool {
         match &mut self.state {
             State::Closed { last: Some(last), .. }
-                if now.saturating_duration_since(*last) < ONE_FAILURE =>
+                if failure == Failure::Late
+                    && now.saturating_duration_since(*last) < ONE_FAILURE =>
             {
                 false
             }
@@ -126,7 +136,7 @@ mod tests {
     /// So many failures, each counted. Says how often the breaker opened, and when the last was.
     fn fail(breaker: &mut Breaker, times: u32, now: Instant) -> (usize, Instant) {
         let at = |n| now + n * ONE_FAILURE;
-        ((0..times).filter(|&n| breaker.failed(at(n))).count(), at(times - 1))
+        ((0..times).filter(|&n| breaker.failed(Failure::Late, at(n))).count(), at(times - 1))
     }
 
     #[test]
@@ -152,7 +162,7 @@ mod tests {
             assert!(!breaker.lets_pass(now + pause * S - S / 10), "{pause}");
             now += pause * S;
             assert!(breaker.lets_pass(now));
-            assert!(!breaker.failed(now), "it was open");
+            assert!(!breaker.failed(Failure::Late, now), "it was open");
         }
         now += 64 * S;
         assert!(breaker.lets_pass(now));
@@ -165,8 +175,17 @@ mod tests {
     fn many_that_wait_for_the_same_stall_are_one_failure() {
         let start = Instant::now();
         let mut breaker = Breaker::new();
-        assert!((0..100).all(|n| !breaker.failed(start + n * ONE_FAILURE / 100)));
+        assert!((0..100).all(|n| !breaker.failed(Failure::Late, start + n * ONE_FAILURE / 100)));
         assert!(breaker.lets_pass(start + ONE_FAILURE));
+    }
+
+    #[test]
+    fn three_wrong_answers_open_it_however_fast_they_come() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        let opens = [false, false, true];
+        assert_eq!(opens.map(|_| breaker.failed(Failure::Wrong, now)), opens);
+        assert!(breaker.is_open(now));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rampool_protocol::block::BLOCK_SIZE;
 use rampool_protocol::frame::RUN_BLOCKS_USUAL;
 
 use super::asker::{Asker, SourceRead, Told, Waits};
+use super::breaker::Failure;
 use super::hedge::Wait;
 use super::lent::{Lent, ServerIndex};
 use super::route::Way;
@@ -227,7 +228,7 @@ impl Shared {
         answer: &GetAnswer,
     ) {
         let Some(blocks) = answer.blocks(run.len()) else {
-            return server.failed(Instant::now());
+            return server.failed(Failure::Wrong, Instant::now());
         };
         let mut is_genuine = true;
         for (&(n, lent), block) in run.iter().zip(blocks) {
@@ -245,7 +246,7 @@ impl Shared {
         }
         match is_genuine {
             true => server.succeeded(Instant::now()),
-            false => server.failed(Instant::now()),
+            false => server.failed(Failure::Wrong, Instant::now()),
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::asker::Asker;
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Failure};
 use super::drive::Drive;
 use super::hedge::{Budget, Wait};
 use super::lent::ServerIndex;
@@ -230,8 +230,8 @@ impl Server {
     }
 
     /// It did not answer in time, or not with what we sealed.
-    pub(super) fn failed(&self, now: Instant) {
-        if self.judgement.lock().breaker.failed(now) {
+    pub(super) fn failed(&self, failure: Failure, now: Instant) {
+        if self.judgement.lock().breaker.failed(failure, now) {
             tracing::warn!(
                 server = self.address.shown,
                 "it does not answer as it should; left alone for a while"

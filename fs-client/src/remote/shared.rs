@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::asker::Deadlines;
+use super::breaker::Failure;
 use super::drive::Drive;
 use super::keepers::Keepers;
 use super::key_file::KeyFile;
@@ -163,7 +164,7 @@ impl Shared {
 
     /// A server did not answer in time.
     pub(super) fn gave_up(&self, server: &Server) {
-        server.failed(Instant::now());
+        server.failed(Failure::Late, Instant::now());
         self.counts.timeouts.fetch_add(1, Relaxed);
     }
 
