@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use rampool_cli::config::{Definition, Refusal, Setting};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use rampool_cli::config::{Definition, Line, Refusal, Setting};
 use rampool_cli::log;
 use rampool_cli::size::ByteSize;
 use rampool_protocol::endpoint::PORT_DEFAULT;
@@ -29,7 +29,7 @@ const CLIENT_MAX_LEAST: ByteSize = ByteSize::mib(8);
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
-struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
 
@@ -183,8 +183,8 @@ pub(crate) struct Settings {
     pub(crate) limit: Limit,
     /// How much of it; none for all of it, always.
     pub(crate) policy: Option<Policy>,
-    /// The most for one client, in bytes.
-    pub(crate) client_max: Option<u64>,
+    /// The most for one client: a size, or a part of the limit.
+    pub(crate) client_max: Option<Share>,
     pub(crate) drain_for: Duration,
     pub(crate) keys: PathBuf,
     /// None for the usual place, which depends on the port.
@@ -197,49 +197,19 @@ pub(crate) struct Settings {
 /// The command line, whose options can be set in a file.
 pub(crate) fn definition() -> Definition<'static> {
     let only_there = &["config", "verbose"];
-    Definition { command: Args::command(), subcommand: None, only_there }
+    Definition { command: Args::command(), subcommand: None, only_there, adding: &[] }
 }
 
 /// What a command line says, with the configuration that it names.
-#[derive(Debug)]
-pub(crate) struct Line {
-    args: Args,
-    matches: ArgMatches,
-}
-
-impl Line {
-    /// Understands it.
-    ///
-    /// # Errors
-    /// It, or the configuration, is not understood; or help was asked for.
-    pub(crate) fn parse(words: &[OsString]) -> Result<Self, Refusal> {
-        let definition = definition();
-        let given = definition.parse(words)?;
-        let line = Self::new(given.clone())?;
-        let Some(path) = &line.args.config else { return Ok(line) };
-        Self::new(definition.parse_with(words, &given, &Setting::from_file(path)?)?)
-    }
-
-    /// What it asks for.
-    ///
-    /// # Errors
-    /// One line that names the option and says what is wrong with it.
-    pub(crate) fn resolve(&self) -> anyhow::Result<Task> {
-        self.args.clone().resolve()
-    }
-
-    /// The options that another line sets differently, by their long names.
-    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
-        let definition = definition();
-        let names = definition.differences(&self.matches, &other.matches);
-        names.into_iter().map(str::to_owned).collect()
-    }
-
-    fn new(matches: ArgMatches) -> Result<Self, Refusal> {
-        let args = Args::from_arg_matches(&matches);
-        let args = args.map_err(|error| Refusal::Words(Box::new(error)))?;
-        Ok(Self { args, matches })
-    }
+///
+/// # Errors
+/// It, or the configuration, is not understood; or help was asked for.
+pub(crate) fn parse(words: &[OsString]) -> Result<Line<Args>, Refusal> {
+    let definition = definition();
+    let given = definition.parse(words)?;
+    let line = Line::<Args>::new(given.clone())?;
+    let Some(path) = &line.said.config else { return Ok(line) };
+    Line::new(definition.parse_with(words, &given, &Setting::from_file(path)?)?)
 }
 
 impl Args {
@@ -247,7 +217,7 @@ impl Args {
     ///
     /// # Errors
     /// One line that names the flag and says what is wrong with it.
-    fn resolve(self) -> anyhow::Result<Task> {
+    pub(crate) fn resolve(self) -> anyhow::Result<Task> {
         match self.command {
             Some(Command::Status { which, write }) => Ok(Task::Status(which.socket()?, write)),
             Some(Command::Drain { which }) => Ok(Task::Drain(which.socket()?)),
@@ -258,9 +228,12 @@ impl Args {
 
     fn settings(self) -> anyhow::Result<Settings> {
         let keys = self.keys.clone().context("--keys is needed")?;
-        let log = self.log.unwrap_or_else(|| {
-            ["info", "debug", "trace"][usize::from(self.verbose.min(2))].to_owned()
-        });
+        // It goes before --log, which may be a file's.
+        let log = match self.verbose {
+            0 => self.log.unwrap_or_else(|| "info".to_owned()),
+            1 => "debug".to_owned(),
+            _ => "trace".to_owned(),
+        };
         log::check(&log).map_err(|error| anyhow!("--log: {error}"))?;
         let machine = sense::machine_memory().context("cannot tell how much memory there is")?;
         let (limit, policy) = if self.lend == "auto" {
@@ -288,15 +261,15 @@ impl Args {
                 self.lend.parse::<ByteSize>().map_err(|error| anyhow!("--lend: {error}"))?;
             (Limit::new(asked, machine).map_err(|error| anyhow!("--lend: {error}"))?, None)
         };
-        let client_max = self.max_per_client.map(|share| share.of(limit.size().bytes()));
-        if client_max.is_some_and(|bytes| bytes < CLIENT_MAX_LEAST.bytes()) {
+        let least = CLIENT_MAX_LEAST.bytes();
+        if self.max_per_client.is_some_and(|share| share.of(limit.size().bytes()) < least) {
             bail!("--max-per-client: the least is {CLIENT_MAX_LEAST}");
         }
         Ok(Settings {
             listen: resolve_address(&self.listen)?,
             join: self.join,
             advertise: self.advertise,
-            client_max,
+            client_max: self.max_per_client,
             limit,
             policy,
             drain_for: self.drain_for,

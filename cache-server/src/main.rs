@@ -29,8 +29,9 @@ use anyhow::{Context as _, anyhow};
 use rampool_cli::config::Refusal;
 use rampool_cli::daemon::Daemon;
 use rampool_cli::generate;
-use rampool_cli::log::Log;
+use rampool_cli::log::{Log, Target};
 use rampool_cli::service as manager;
+use rampool_cli::show::show;
 use rampool_cli::status::{StatusSocket, fetch};
 use rampool_protocol::certs::{Identity, Role};
 use rustix::mm::MlockAllFlags;
@@ -39,7 +40,7 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tracing::{info, warn};
 
 use accept::{Acceptor, Clients, Hall};
-use args::{Generate, Line, Settings, Shape, Task};
+use args::{Generate, Settings, Shape, Task};
 use blocks::Store;
 use gossip::Gossip;
 use lend::{Follower, Lender};
@@ -54,13 +55,13 @@ const EXIT_SYSTEM: u8 = 2;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
-    let line = match Line::parse(&words) {
+    let line = match args::parse(&words) {
         Ok(line) => line,
         // --help and --version.
         Err(Refusal::Words(text)) if !text.use_stderr() => text.exit(),
         Err(refusal) => return complain(&refusal.to_string(), EXIT_USAGE),
     };
-    let task = match line.resolve() {
+    let task = match line.said.clone().resolve() {
         Ok(task) => task,
         Err(error) => return complain(&format!("{error:#}"), EXIT_USAGE),
     };
@@ -69,12 +70,12 @@ fn main() -> ExitCode {
         Task::Drain(socket) => drain(&socket),
         Task::Generate(what) => generate(&what),
         Task::Serve(settings) => {
-            let log = match Log::start(&settings.log, settings.log_format) {
+            let log = match Log::start(&settings.log, settings.log_format, Target::Stderr) {
                 Ok(log) => log,
                 Err(error) => return complain(&format!("--log: {error}"), EXIT_USAGE),
             };
             match Identity::load(&settings.keys, Role::Server) {
-                Ok(identity) => run(*settings, &identity, Reload::new(words, line, log)),
+                Ok(identity) => run(*settings, &identity, Reload::new(words, &line, log)),
                 Err(error) => return complain(&error.to_string(), EXIT_USAGE),
             }
         }
@@ -98,6 +99,8 @@ fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Resul
         .context("cannot start the runtime")?;
     let done = runtime.block_on(async {
         let mut stop = StopSignal::new().context("cannot wait for signals")?;
+        // A signal that nobody waits for yet would end the server.
+        let reread = signal(SignalKind::hangup()).context("cannot wait for signals")?;
         let acceptor = Acceptor::bind(settings.listen, identity)
             .map_err(|error| cannot_listen(&settings, &error))?;
         let listen = acceptor.address();
@@ -110,8 +113,8 @@ fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Resul
         };
         let mut store = Store::new(settings.limit.segments())
             .with_context(|| format!("cannot reserve {}", settings.limit.size()))?;
-        if let Some(bytes) = settings.client_max {
-            store.limit_clients(bytes);
+        if let Some(share) = settings.client_max {
+            store.limit_clients(share.of(settings.limit.size().bytes()));
         }
         let service = Arc::new(Service::new(store, lender.subscribe()));
         let clients = Arc::new(Clients::default());
@@ -150,7 +153,7 @@ fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Resul
         }
         let running =
             Running { lender: lender.clone(), service: service.clone(), limit: settings.limit };
-        tokio::spawn(reload.keep(running));
+        tokio::spawn(reload.keep(reread, running));
         manager::is_ready();
         if let Some(every) = manager::alive_every() {
             // On the thread that does the work.
@@ -201,10 +204,7 @@ fn show_status(socket: &Path, shape: Shape) -> anyhow::Result<()> {
         Shape::Table => report.table(),
         Shape::Json => serde_json::to_string_pretty(&report)?,
     };
-    use io::Write as _;
-    // Whoever reads may have seen enough and gone.
-    let _ = writeln!(io::stdout(), "{text}");
-    Ok(())
+    show(&format!("{text}\n")).context("cannot write to stdout")
 }
 
 /// Asks the server at `socket` to end, and waits until it has.
@@ -275,9 +275,12 @@ fn generate(what: &Generate) -> anyhow::Result<()> {
         Generate::Man { dir } => generate::manuals(definition.command, dir)
             .with_context(|| format!("cannot write into {}", dir.display()))?,
         Generate::Completions { shell } => {
-            generate::completions(definition.command, *shell, &mut io::stdout());
+            show(&generate::completions(definition.command, *shell))
+                .context("cannot write to stdout")?;
         }
-        Generate::Config => print!("{}", definition.example(ABOUT)),
+        Generate::Config => {
+            show(&definition.example(ABOUT)).context("cannot write to stdout")?;
+        }
     }
     Ok(())
 }

@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use anyhow::bail;
+use rampool_cli::config::{Line, Reread};
 use rampool_cli::log::Log;
 use rampool_cli::service as manager;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tokio::signal::unix::Signal;
+use tracing::{error, warn};
 
-use crate::args::{Line, Task};
+use crate::args::{self, Args, Task};
 use crate::lend::{Lender, Limit};
 use crate::serve::Service;
 
@@ -22,8 +23,7 @@ const LIVE: [&str; 6] =
 pub(crate) struct Reload {
     words: Vec<OsString>,
     log: Log,
-    /// What holds now.
-    line: Line,
+    reread: Reread,
 }
 
 /// What is changed.
@@ -37,13 +37,16 @@ pub(crate) struct Running {
 
 impl Reload {
     /// Of the server that was started by `words`, which say `line`.
-    pub(crate) fn new(words: Vec<OsString>, line: Line, log: Log) -> Self {
-        Self { words, log, line }
+    pub(crate) fn new(words: Vec<OsString>, line: &Line<Args>, log: Log) -> Self {
+        Self {
+            words,
+            log,
+            reread: Reread::new(&line.matches, &LIVE, "when the server is started again"),
+        }
     }
 
-    /// Reads it at each SIGHUP, for ever.
-    pub(crate) async fn keep(mut self, running: Running) {
-        let Ok(mut asked) = signal(SignalKind::hangup()) else { return };
+    /// Reads it each time it is `asked` to, for ever.
+    pub(crate) async fn keep(mut self, mut asked: Signal, running: Running) {
         while asked.recv().await.is_some() {
             manager::reloads();
             if let Err(why) = self.apply(&running) {
@@ -54,32 +57,23 @@ impl Reload {
     }
 
     fn apply(&mut self, running: &Running) -> anyhow::Result<()> {
-        let line = Line::parse(&self.words)?;
-        let Task::Serve(settings) = line.resolve()? else { bail!("it serves nothing") };
+        let line = args::parse(&self.words)?;
+        let Task::Serve(settings) = line.said.clone().resolve()? else {
+            bail!("it serves nothing")
+        };
         self.log.change(&settings.log)?;
         let room = running.limit.size();
+        if settings.limit.size() > room {
+            warn!("lend-max: there is room for {room} until the server is started again");
+        }
+        let limit = settings.limit.size().min(room).bytes();
         if let Some(mut policy) = settings.policy {
-            if policy.lend_max > room.bytes() {
-                warn!("lend-max: there is room for {room} until the server is started again");
-                policy.lend_max = room.bytes();
-            }
+            policy.lend_max = limit;
             running.lender.change(policy);
         }
-        let client_max = settings.client_max.unwrap_or(u64::MAX);
+        let client_max = settings.client_max.map_or(u64::MAX, |share| share.of(limit));
         running.service.state().store.limit_clients(client_max);
-        let differences = self.line.differences(&line);
-        let (live, later): (Vec<_>, Vec<_>) =
-            differences.into_iter().partition(|name| LIVE.contains(&&**name));
-        if live.is_empty() {
-            info!("read the configuration again: nothing to change");
-        } else {
-            info!("read the configuration again, and changed {}", live.join(", "));
-        }
-        match later.is_empty() {
-            true => self.line = line,
-            // It is to be told each time.
-            false => warn!("{} will change when the server is started again", later.join(", ")),
-        }
+        self.reread.note(&args::definition(), &line.matches);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -171,11 +172,13 @@ pub(crate) fn default_socket(port: u16) -> PathBuf {
     made.map_or_else(|| status::directory(uid), PathBuf::from).join(socket_name(port))
 }
 
-/// Where to look for it: this user's, or that of the service.
+/// Where to look for it: this user's, or that of the service if only that is there. What a dead server has left does
+/// not count.
 pub(crate) fn find_socket(port: u16) -> PathBuf {
     let own = default_socket(port);
     let of_service = Path::new(SERVICE_DIRECTORY).join(socket_name(port));
-    if !own.exists() && of_service.exists() { of_service } else { own }
+    let is_served = UnixStream::connect(&own).is_ok();
+    if !is_served && of_service.exists() { of_service } else { own }
 }
 
 fn socket_name(port: u16) -> String {

@@ -43,10 +43,10 @@ fn what_is_wrong_in_a_configuration_is_said_in_one_line() {
     let config = dir.path().join("server.toml");
     for (text, what) in [
         ("lent = \"1G\"", "server.toml, line 1: unknown key 'lent'; did you mean 'lend'?"),
-        ("\nkeep-free = \"much\"", "server.toml: invalid value 'much' for '--keep-free"),
+        ("\nkeep-free = \"much\"", "server.toml, line 2: invalid value 'much' for '--keep-free"),
         ("lend = \"1G\"", "--keys is needed"),
         ("lend = \"1G", "server.toml: line 1: "),
-        ("keys = \"/nowhere\"\nlog = \"loud=loud\"", "--log: 'loud=loud' is no level"),
+        ("keys = \"/nowhere\"\nlog = \"loud\"", "--log: 'loud' is no level"),
     ] {
         fs::write(&config, text).unwrap();
         refused(&config, what);
@@ -84,6 +84,9 @@ fn a_configuration_is_read_again_and_a_wrong_one_changes_nothing() {
     server.logged("read the configuration again, and changed lend-max, log");
     server.logged("join will change when the server is started again");
     server.wait_until("it lends less", is_capacity(16 << 20));
+    write("lend-max = \"16M\"\njoin = [\"other\"]\nlog = \"info\"\nmax-per-client = \"50%\"");
+    server.signal(Signal::HUP);
+    server.logged("read the configuration again, and changed max-per-client, log");
     write("lend-max = ");
     server.signal(Signal::HUP);
     server.logged("the old configuration stays: ");

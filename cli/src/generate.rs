@@ -15,7 +15,9 @@ pub fn manuals(command: Command, dir: &Path) -> io::Result<()> {
 }
 
 /// What makes `shell` complete the command line.
-pub fn completions(mut command: Command, shell: Shell, out: &mut impl io::Write) {
+pub fn completions(mut command: Command, shell: Shell) -> String {
     let name = command.get_name().to_owned();
-    clap_complete::generate(shell, &mut command, name, out);
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -8,5 +8,6 @@ pub mod daemon;
 pub mod generate;
 pub mod log;
 pub mod service;
+pub mod show;
 pub mod size;
 pub mod status;

@@ -1,8 +1,9 @@
 //! Logs: to stderr, as text or as JSON, by levels that can be changed while the program runs.
 
 use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd;
 
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
@@ -18,13 +19,27 @@ pub enum Format {
     Json,
 }
 
+/// Where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To stderr, which may be a terminal, or the journal of a service.
+    Stderr,
+    /// To stderr, which becomes the journal once the program runs in the background.
+    Background,
+}
+
 /// A running log.
 #[derive(Clone, Debug)]
-pub struct Log(reload::Handle<EnvFilter, tracing_subscriber::Registry>);
+pub struct Log {
+    /// None where `RUST_LOG` says what is logged.
+    filter: Option<reload::Handle<EnvFilter, tracing_subscriber::Registry>>,
+}
 
 /// Levels that were not understood.
 #[derive(Debug, thiserror::Error)]
-#[error("'{0}' is no level; write error, warn, info, debug or trace, or as for RUST_LOG")]
+#[error(
+    "'{0}' is no level; write error, warn, info, debug, trace or off, or TARGET=LEVEL,... as for RUST_LOG"
+)]
 pub struct LevelError(String);
 
 /// Checks levels as they are written: one for all, or `target=level,...`.
@@ -36,19 +51,20 @@ pub fn check(levels: &str) -> Result<(), LevelError> {
 }
 
 impl Log {
-    /// Starts the log. `RUST_LOG` goes before `levels`, which must have been checked.
+    /// Starts the log. `RUST_LOG` goes before `levels`.
     ///
     /// # Errors
     /// The levels are not understood.
-    pub fn start(levels: &str, format: Format) -> Result<Self, LevelError> {
+    pub fn start(levels: &str, format: Format, target: Target) -> Result<Self, LevelError> {
         let wanted = filter(levels)?;
         let from_environment = EnvFilter::try_from_default_env().ok();
+        let is_changeable = from_environment.is_none();
         let (filter, handle) = reload::Layer::new(from_environment.unwrap_or(wanted));
         let lines = fmt::layer().with_writer(io::stderr).with_target(false);
         let registry = tracing_subscriber::registry().with(filter);
         match format {
             // Of the journal a line has its time already.
-            Format::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            Format::Text if target == Target::Background || is_journal(io::stderr()) => {
                 registry.with(lines.with_ansi(false).without_time()).init();
             }
             Format::Text => {
@@ -56,23 +72,42 @@ impl Log {
             }
             Format::Json => registry.with(lines.json().flatten_event(true)).init(),
         }
-        Ok(Self(handle))
+        Ok(Self { filter: Some(handle).filter(|_| is_changeable) })
     }
 
-    /// Changes the levels.
+    /// Changes the levels, unless `RUST_LOG` has said them.
     ///
     /// # Errors
     /// They are not understood; the old ones stay.
     pub fn change(&self, levels: &str) -> Result<(), LevelError> {
         let wanted = filter(levels)?;
-        // Fails only when the log is gone.
-        let _ = self.0.reload(wanted);
+        if let Some(filter) = &self.filter {
+            // Fails only when the log is gone.
+            let _ = filter.reload(wanted);
+        }
         Ok(())
     }
 }
 
 fn filter(levels: &str) -> Result<EnvFilter, LevelError> {
-    levels.parse().map_err(|_| LevelError(levels.to_owned()))
+    let refuse = || LevelError(levels.to_owned());
+    // A word alone would be taken for a target of which all is logged, and of the others nothing.
+    let is_unknown = |part: &str| {
+        part.is_empty()
+            || !part.contains(['=', '[', ']', '{', '}']) && part.parse::<LevelFilter>().is_err()
+    };
+    if levels.split(',').any(is_unknown) {
+        return Err(refuse());
+    }
+    levels.parse().map_err(|_| refuse())
+}
+
+/// Whether it leads to the journal, as systemd.exec(5) says how to find out.
+fn is_journal(stderr: impl AsFd) -> bool {
+    let (Ok(said), Ok(found)) = (std::env::var("JOURNAL_STREAM"), rustix::fs::fstat(stderr)) else {
+        return false;
+    };
+    said == format!("{}:{}", found.st_dev, found.st_ino)
 }
 
 #[cfg(test)]
@@ -84,7 +119,9 @@ mod tests {
         for right in ["info", "warn,rampool=debug", "off"] {
             check(right).unwrap();
         }
-        let error = check("rampool=loud").unwrap_err().to_string();
-        assert!(error.starts_with("'rampool=loud' is no level"), "{error}");
+        for wrong in ["rampool=loud", "loud", "warning", "info,rampool", ""] {
+            let error = check(wrong).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("'{wrong}' is no level")), "{error}");
+        }
     }
 }

@@ -3,10 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{
-    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-};
-use rampool_cli::config::{Definition, Refusal, Setting};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use rampool_cli::config::{Definition, Line, Refusal, Setting};
 use rampool_cli::log;
 use rampool_protocol::certs::Role;
 
@@ -211,67 +209,50 @@ impl From<RoleArg> for Role {
 
 /// The command line, whose `mount` has options that can be set in files and by `-o`.
 pub(crate) fn definition() -> Definition<'static> {
-    let only_there = &["config", "daemon", "verbose"];
-    Definition { command: Cli::command(), subcommand: Some("mount"), only_there }
+    Definition {
+        command: Cli::command(),
+        subcommand: Some("mount"),
+        only_there: &["config", "daemon", "verbose"],
+        adding: &["options"],
+    }
 }
 
 /// What a command line says, with the configuration that it names.
-pub(crate) struct Line {
-    pub(crate) cli: Cli,
-    matches: ArgMatches,
+///
+/// # Errors
+/// It, or the configuration, is not understood; or help was asked for.
+pub(crate) fn parse(words: &[OsString]) -> Result<Line<Cli>, Refusal> {
+    let definition = definition();
+    let given = definition.parse(words)?;
+    let mut line = Line::<Cli>::new(given.clone())?;
+    let Command::Mount(args) = &line.said.command else { return Ok(line) };
+    let mut settings = Vec::new();
+    if let Some(path) = &args.config {
+        settings = Setting::from_file(path)?;
+        line = Line::new(definition.parse_with(words, &given, &settings)?)?;
+    }
+    let Command::Mount(args) = &line.said.command else { return Ok(line) };
+    let is_ours = |option: &str| {
+        let name = option.split('=').next().unwrap_or_default().replace('_', "-");
+        kernel_option(option).is_none()
+            && (!args.sloppy || definition.names().any(|known| known == name))
+    };
+    let options = args.options.iter().filter(|option| is_ours(option));
+    let options: Vec<Setting> = options.map(|option| Setting::from_option(option)).collect();
+    if options.is_empty() {
+        return Ok(line);
+    }
+    settings.extend(options);
+    Line::new(definition.parse_with(words, &given, &settings)?)
 }
 
-impl Line {
-    /// Understands it.
-    ///
-    /// # Errors
-    /// It, or the configuration, is not understood; or help was asked for.
-    pub(crate) fn parse(words: &[OsString]) -> Result<Self, Refusal> {
-        let definition = definition();
-        let given = definition.parse(words)?;
-        let mut line = Self::new(given.clone())?;
-        let Command::Mount(args) = &line.cli.command else { return Ok(line) };
-        let mut settings = Vec::new();
-        if let Some(path) = &args.config {
-            settings = Setting::from_file(path)?;
-            line = Self::new(definition.parse_with(words, &given, &settings)?)?;
-        }
-        let Command::Mount(args) = &line.cli.command else { return Ok(line) };
-        let is_ours = |option: &str| {
-            let name = option.split('=').next().unwrap_or_default().replace('_', "-");
-            kernel_option(option).is_none()
-                && (!args.sloppy || definition.names().any(|known| known == name))
-        };
-        let options = args.options.iter().filter(|option| is_ours(option));
-        let options: Vec<Setting> = options.map(|option| Setting::from_option(option)).collect();
-        if options.is_empty() {
-            return Ok(line);
-        }
-        settings.extend(options);
-        Self::new(definition.parse_with(words, &given, &settings)?)
-    }
-
-    /// What is to be mounted, and how.
-    ///
-    /// # Errors
-    /// It mounts nothing.
-    pub(crate) fn mount_args(&self) -> Result<&MountArgs, Failure> {
-        match &self.cli.command {
-            Command::Mount(args) => Ok(args),
-            _ => Err(Failure::usage("it mounts nothing")),
-        }
-    }
-
-    /// The options of a mount that another line sets differently, by their long names.
-    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
-        let definition = definition();
-        let names = definition.differences(&self.matches, &other.matches);
-        names.into_iter().map(str::to_owned).collect()
-    }
-
-    fn new(matches: ArgMatches) -> Result<Self, Refusal> {
-        let cli = Cli::from_arg_matches(&matches);
-        let cli = cli.map_err(|error| Refusal::Words(Box::new(error)))?;
-        Ok(Self { cli, matches })
+/// What a command line mounts, and how.
+///
+/// # Errors
+/// It mounts nothing.
+pub(crate) fn mount_args(line: &Line<Cli>) -> Result<&MountArgs, Failure> {
+    match &line.said.command {
+        Command::Mount(args) => Ok(args),
+        _ => Err(Failure::usage("it mounts nothing")),
     }
 }

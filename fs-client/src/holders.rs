@@ -25,13 +25,13 @@ enum What {
     Directory,
 }
 
-/// All who hold what is mounted at `mountpoint`, without symbolic links.
-pub(crate) fn of(mountpoint: &Path) -> Holders {
+/// All who hold what is mounted at `mountpoint`, without symbolic links. Its `daemon` has the directory below it open.
+pub(crate) fn of(mountpoint: &Path, daemon: Option<u32>) -> Holders {
     let mut holders: Vec<_> = mounts::below(mountpoint).into_iter().map(Holder::Mount).collect();
     let Ok(entries) = fs::read_dir("/proc") else { return Holders(holders) };
-    let own = std::process::id();
+    let others = [Some(std::process::id()), daemon];
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    for pid in pids.filter(|&pid| pid != own) {
+    for pid in pids.filter(|&pid| !others.contains(&Some(pid))) {
         let place = PathBuf::from(format!("/proc/{pid}"));
         if let Some(what) = what_holds(&place, mountpoint) {
             let name = fs::read_to_string(place.join("comm")).unwrap_or_default();
@@ -66,7 +66,9 @@ impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(holders) = self;
         if holders.is_empty() {
-            return f.write_str("files are open on it, by processes that you may not see");
+            return f.write_str(
+                "files are open on it, by processes that you may not see, or it is not yours",
+            );
         }
         f.write_str("files are open on it: ")?;
         for (n, holder) in holders.iter().take(NAMED_MAX).enumerate() {

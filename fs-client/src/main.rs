@@ -46,14 +46,13 @@ mod workers;
 mod write;
 
 use std::ffi::OsString;
-use std::io;
 use std::process::ExitCode;
 
-use rampool_cli::config::Refusal;
-use rampool_cli::generate;
-use rampool_cli::log::{Format, Log};
+use rampool_cli::config::{Line, Refusal};
+use rampool_cli::log::{Format, Log, Target};
+use rampool_cli::{generate, show};
 
-use args::{Command, GenerateCommand, KeysCommand, Line};
+use args::{Cli, Command, GenerateCommand, KeysCommand};
 use background::Ready;
 use failure::Failure;
 use mounts::UnmountFlags;
@@ -62,7 +61,7 @@ use reload::Reload;
 
 fn main() -> ExitCode {
     let words = helper::arguments(std::env::args_os());
-    let line = match Line::parse(&words) {
+    let line = match args::parse(&words) {
         Ok(line) => line,
         Err(Refusal::Words(error)) => {
             // Fails only if there is nobody to read it.
@@ -71,15 +70,19 @@ fn main() -> ExitCode {
         }
         Err(refusal) => return complain(&Failure::usage(refusal)),
     };
-    let (levels, format) = match &line.cli.command {
-        Command::Mount(args) => (args.log.as_deref(), args.log_format.unwrap_or_default()),
-        _ => (None, Format::Text),
+    let (levels, format, target) = match &line.said.command {
+        Command::Mount(args) => (
+            args.log.as_deref(),
+            args.log_format.unwrap_or_default(),
+            if args.ready_fd.is_some() { Target::Background } else { Target::Stderr },
+        ),
+        _ => (None, Format::Text, Target::Stderr),
     };
-    let log = match Log::start(&levels_of(line.cli.verbose, levels), format) {
+    let log = match Log::start(&levels_of(line.said.verbose, levels), format, target) {
         Ok(log) => log,
         Err(error) => return complain(&Failure::usage(format!("--log: {error}"))),
     };
-    match act(words, line, log) {
+    match act(words, &line, log) {
         Ok(code) => code,
         Err(failure) => complain(&failure),
     }
@@ -90,8 +93,8 @@ fn complain(failure: &Failure) -> ExitCode {
     failure.exit_code()
 }
 
-fn act(words: Vec<OsString>, line: Line, log: Log) -> Result<ExitCode, Failure> {
-    match &line.cli.command {
+fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Failure> {
+    match &line.said.command {
         Command::Mount(_) => return mount(words, line, log),
         Command::Umount { mountpoint, lazy, force } => {
             let mut flags = UnmountFlags::empty();
@@ -104,14 +107,14 @@ fn act(words: Vec<OsString>, line: Line, log: Log) -> Result<ExitCode, Failure> 
         Command::Keys(KeysCommand::Issue { dir, name, role, days }) => {
             keys::issue(dir, name, (*role).into(), None, *days)?;
         }
-        Command::Keys(KeysCommand::Show { dir }) => println!("{}", keys::show(dir)?),
+        Command::Keys(KeysCommand::Show { dir }) => tell(&format!("{}\n", keys::show(dir)?))?,
         Command::Generate(what) => generate(what)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn mount(words: Vec<OsString>, line: Line, log: Log) -> Result<ExitCode, Failure> {
-    let args = line.mount_args()?;
+fn mount(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Failure> {
+    let args = args::mount_args(line)?;
     if args.daemon && args.ready_fd.is_none() && !args.fake {
         return background::start();
     }
@@ -136,17 +139,26 @@ fn generate(what: &GenerateCommand) -> Result<(), Failure> {
         GenerateCommand::Man { dir } => generate::manuals(definition.command, dir)
             .map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))?,
         GenerateCommand::Completions { shell } => {
-            generate::completions(definition.command, *shell, &mut io::stdout());
+            tell(&generate::completions(definition.command, *shell))?;
         }
-        GenerateCommand::Config => print!("{}", definition.example(ABOUT)),
+        GenerateCommand::Config => tell(&definition.example(ABOUT))?,
     }
     Ok(())
 }
 
-/// What is logged, as for RUST_LOG.
+/// Writes to stdout.
+fn tell(text: &str) -> Result<(), Failure> {
+    show::show(text).map_err(|error| Failure::system(format!("cannot write to stdout: {error}")))
+}
+
+/// What is logged, as for RUST_LOG. `-v` goes before `--log`, which may be a file's.
 fn levels_of(verbose: u8, levels: Option<&str>) -> String {
-    let usual = ["info", "debug", "trace"][usize::from(verbose.min(2))];
-    match levels.unwrap_or(usual) {
+    let levels = match verbose {
+        0 => levels.unwrap_or("info"),
+        1 => "debug",
+        _ => "trace",
+    };
+    match levels {
         "trace" => "debug,rampool=trace".to_owned(),
         "debug" => "info,rampool=debug".to_owned(),
         // What fuser has to say, we say better.

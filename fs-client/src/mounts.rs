@@ -16,18 +16,24 @@ pub(crate) fn is_mount_root(path: &Path) -> bool {
 
 /// Whether the filesystem that is mounted at exactly this directory is one of ours.
 pub(crate) fn is_rampool(path: &Path) -> bool {
-    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
+    mounted_type(path).is_some_and(|kind| kind == "fuse.rampool")
+}
+
+/// Whether anything is mounted at exactly this directory, for which it is not asked itself.
+pub(crate) fn is_mounted(path: &Path) -> bool {
+    mounted_type(path).is_some()
+}
+
+fn mounted_type(path: &Path) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let wanted = escaped(path);
+    let mut mounted = table.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let is_there = before.split(' ').nth(4)? == wanted;
+        after.split(' ').next().filter(|_| is_there)
+    });
     // The last mount at a place covers the others.
-    table
-        .lines()
-        .filter_map(|line| {
-            let (before, after) = line.split_once(" - ")?;
-            let mountpoint = before.split(' ').nth(4)?;
-            (mountpoint == wanted).then(|| after.starts_with("fuse.rampool "))
-        })
-        .next_back()
-        .unwrap_or(false)
+    mounted.next_back().map(str::to_owned)
 }
 
 /// Whether a mount of `source` at `mountpoint` would wait for itself: `source` lies on a mount of ours

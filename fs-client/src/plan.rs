@@ -28,20 +28,38 @@ const THREADS_MAX: usize = 64;
 pub(crate) struct Plan {
     pub(crate) source: PathBuf,
     pub(crate) mountpoint: PathBuf,
-    pub(crate) cache: ByteSize,
-    pub(crate) policy: Kind,
+    pub(crate) values: Values,
     pub(crate) servers: Vec<Given>,
     pub(crate) use_servers: UseServers,
     pub(crate) key_file: Option<PathBuf>,
     /// Present if there are servers.
     pub(crate) identity: Option<Identity>,
-    pub(crate) timeouts: Timeouts,
     /// Reading leaves times of access alone.
     pub(crate) no_atime: bool,
-    pub(crate) threads: usize,
     pub(crate) mount_options: Vec<MountOption>,
     /// Whether all users may use the mount, or only the one who mounts.
     pub(crate) for_all_users: bool,
+}
+
+/// What is right or wrong by itself, whatever else there is on the machine.
+#[derive(Debug)]
+pub(crate) struct Values {
+    pub(crate) cache: ByteSize,
+    pub(crate) policy: Kind,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) threads: usize,
+}
+
+impl Values {
+    /// Checks them.
+    pub(crate) fn of(args: &MountArgs) -> Result<Self, Failure> {
+        Ok(Self {
+            cache: check_cache(args.cache_size.as_deref())?,
+            policy: check_policy(args.policy.as_deref())?,
+            timeouts: check_timeouts(args)?,
+            threads: check_threads(args.threads)?,
+        })
+    }
 }
 
 impl Plan {
@@ -55,11 +73,16 @@ impl Plan {
                 for_all_users = true;
             }
             // What is unknown here was a long option, or may be left out.
-            mount_options.extend(kernel_option(option).unwrap_or_default());
+            for option in kernel_option(option).unwrap_or_default() {
+                // The later goes before the earlier.
+                mount_options.retain(|other| *other != option && !contradict(other, &option));
+                mount_options.push(option);
+            }
         }
         let needed = |what: &str| Failure::usage(format!("the configuration lacks '{what}'"));
         let source = args.source.as_deref().ok_or_else(|| needed("source"))?;
         let mountpoint = args.mountpoint.as_deref().ok_or_else(|| needed("mountpoint"))?;
+        clear_dead_mounts(mountpoint)?;
         let source = check_source(source)?;
         let mountpoint = check_mountpoint(mountpoint, &source)?;
         check_fuse(root)?;
@@ -79,15 +102,12 @@ impl Plan {
         Ok(Self {
             source,
             mountpoint,
-            cache: check_cache(args.cache_size.as_deref())?,
-            policy: check_policy(args.policy.as_deref())?,
+            values: Values::of(args)?,
             servers,
             use_servers: args.use_servers.unwrap_or(UseServers::Auto),
             key_file: args.key_file.clone(),
             identity,
-            timeouts: check_timeouts(args)?,
             no_atime: mount_options.contains(&MountOption::NoAtime),
-            threads: check_threads(args.threads)?,
             mount_options,
             for_all_users,
         })
@@ -151,6 +171,14 @@ pub(crate) fn kernel_option(option: &str) -> Option<Vec<MountOption>> {
     }])
 }
 
+/// Whether only one of them can hold.
+fn contradict(one: &MountOption, other: &MountOption) -> bool {
+    use MountOption::*;
+    const PAIRS: [[MountOption; 2]; 6] =
+        [[RO, RW], [Dev, NoDev], [Suid, NoSuid], [Exec, NoExec], [Atime, NoAtime], [Sync, Async]];
+    PAIRS.iter().any(|pair| one != other && pair.contains(one) && pair.contains(other))
+}
+
 fn check_source(path: &Path) -> Result<PathBuf, Failure> {
     let found = fs::canonicalize(path)
         .map_err(|error| Failure::usage(format!("source {}: {}", path.display(), plain(&error))))?;
@@ -162,10 +190,6 @@ fn check_source(path: &Path) -> Result<PathBuf, Failure> {
 
 fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
-    // What else is asked, the kernel may answer without the daemon.
-    while rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN) {
-        clear_dead_mount(path)?;
-    }
     let found = fs::canonicalize(path)
         .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
     if !found.is_dir() {
@@ -205,7 +229,15 @@ fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
     Ok(found)
 }
 
-/// Takes away a mount of ours whose daemon is dead.
+/// Takes away all mounts of ours at `path` whose daemons are dead. They may cover the source.
+fn clear_dead_mounts(path: &Path) -> Result<(), Failure> {
+    // What else is asked, the kernel may answer without the daemon.
+    while rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN) {
+        clear_dead_mount(path)?;
+    }
+    Ok(())
+}
+
 fn clear_dead_mount(path: &Path) -> Result<(), Failure> {
     let shown = path.display();
     let dead = mounts::canonical_mountpoint(path)
@@ -272,7 +304,7 @@ fn check_servers(given: &[String]) -> Result<Vec<Given>, Failure> {
 }
 
 /// What is asked for, or the usual.
-pub(crate) fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
+fn check_timeouts(args: &MountArgs) -> Result<Timeouts, Failure> {
     let given = [
         ("--attr-timeout", args.attr_timeout),
         ("--entry-timeout", args.entry_timeout),
@@ -350,5 +382,13 @@ mod tests {
         assert_eq!(kernel_option("x-systemd.automount"), Some(Vec::new()));
         assert_eq!(kernel_option("_netdev"), Some(Vec::new()));
         assert_eq!(kernel_option("cache_size=1G"), None);
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_known() {
+        assert!(contradict(&MountOption::RO, &MountOption::RW));
+        assert!(contradict(&MountOption::Async, &MountOption::Sync));
+        assert!(!contradict(&MountOption::RO, &MountOption::RO));
+        assert!(!contradict(&MountOption::RO, &MountOption::NoDev));
     }
 }

@@ -98,7 +98,7 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
     let facts = Facts {
         mountpoint: plan.mountpoint.clone(),
         source: plan.source.clone(),
-        cache: plan.cache,
+        cache: plan.values.cache,
         started: Instant::now(),
     };
     let upkeep = Upkeep::start(filesystem.clone()).map_err(system("cannot start a thread"))?;
@@ -126,7 +126,7 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
         "rampool: {} is mounted at {} with a cache of {}{}",
         plan.source.display(),
         plan.mountpoint.display(),
-        plan.cache,
+        plan.values.cache,
         match plan.servers.len() {
             0 => String::new(),
             1 => " and 1 server".to_owned(),
@@ -172,7 +172,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         .map_err(|error| Failure::system(std::io::Error::from(error)))?;
 
     let epochs = Arc::new(Epochs::new());
-    let mut cache_bytes = plan.cache.bytes();
+    let mut cache_bytes = plan.values.cache.bytes();
     let (remote, left) = match &plan.identity {
         None => (Tier::none(epochs.clone()), Left::default()),
         Some(identity) => {
@@ -195,7 +195,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     };
     let holds = remote.clone();
     let may_hold = move || holds.may_hold();
-    let cache = LocalCache::new(cache_bytes, plan.policy, epochs, may_hold, evicted)
+    let cache = LocalCache::new(cache_bytes, plan.values.policy, epochs, may_hold, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
     let inodes = Inodes::new(nodes, root, &root_stat);
     kept::restore(left, &inodes);
@@ -205,12 +205,12 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         handles: Handles::default(),
         flights: Arc::default(),
         remote,
-        workers: Workers::start(plan.threads).map_err(cannot("cannot start threads"))?,
+        workers: Workers::start(plan.values.threads).map_err(cannot("cannot start threads"))?,
         behind: Behind::default(),
         metrics: Metrics::new(),
         demand: Demand::new(),
         settings: Settings {
-            timeouts: LiveTimeouts::new(plan.timeouts),
+            timeouts: LiveTimeouts::new(plan.values.timeouts),
             no_atime: plan.no_atime,
             readahead_blocks: READAHEAD_BLOCKS_MAX.min(cache.capacity_blocks() / 64),
             act_as_caller,
@@ -235,7 +235,7 @@ fn fuse_config(plan: &Plan) -> fuser::Config {
     ];
     config.mount_options.extend(plan.mount_options.iter().cloned());
     config.acl = if plan.for_all_users { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(plan.threads);
+    config.n_threads = Some(plan.values.threads);
     // One descriptor for all threads: a reply must go to the one that its request came from, and
     // `parts.rs` knows this one only. A clone for each thread measured no faster.
     config.clone_fd = false;

@@ -15,6 +15,7 @@ use crate::filesystem::Filesystem;
 use crate::local::metadata_bytes_per_block;
 use crate::metrics::{Layer, LayerReport};
 use crate::remote::TierReport;
+use crate::tell;
 
 /// Where the daemon of a mount tells about it.
 pub(crate) fn socket_path(mountpoint: &Path) -> PathBuf {
@@ -144,18 +145,18 @@ pub(crate) fn show(mountpoint: Option<&Path>, format: Format) -> Result<(), Fail
         })?;
         let report = parse(&document)?;
         match format {
-            Format::Json => println!("{document}"),
-            Format::Table => println!("{}", table(&report)),
+            Format::Json => tell(&format!("{document}\n"))?,
+            Format::Table => tell(&format!("{}\n", table(&report)))?,
         }
         return Ok(());
     }
     let reports = all_reports()?;
     match format {
-        Format::Json => println!("{}", Value::from(reports)),
-        Format::Table if reports.is_empty() => println!("nothing is mounted"),
+        Format::Json => tell(&format!("{}\n", Value::from(reports)))?,
+        Format::Table if reports.is_empty() => tell("nothing is mounted\n")?,
         Format::Table => {
             let tables: Vec<String> = reports.iter().map(table).collect();
-            println!("{}", tables.join("\n\n"));
+            tell(&format!("{}\n", tables.join("\n\n")))?;
         }
     }
     Ok(())

@@ -25,7 +25,11 @@ pub(crate) fn umount(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Failu
         let why = match error {
             Errno::INVAL => "nothing is mounted there".to_owned(),
             Errno::BUSY => match &found {
-                Ok(path) => format!("{} (see --lazy)", holders::of(path)),
+                Ok(path) if !mounts::is_mounted(path) => "nothing is mounted there".to_owned(),
+                Ok(path) => {
+                    let holders = holders::of(path, daemon.as_ref().map(Daemon::pid));
+                    format!("{holders} (see --lazy)")
+                }
                 Err(error) => format!("files are open on it: {error}"),
             },
             Errno::PERM => "it is not yours".to_owned(),

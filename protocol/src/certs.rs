@@ -70,7 +70,7 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// A file is missing or unreadable.
-    #[error("cannot read {}: {source}; make keys with 'rampool keys init' and 'rampool keys issue'", path.display())]
+    #[error("cannot read {}: {source}{}", path.display(), advice(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -356,6 +356,15 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, KeysError> {
         what: "private key",
         reason: error.to_string(),
     })
+}
+
+/// What to do where keys cannot be read.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; make keys with 'rampool keys init' and 'rampool keys issue'",
+        io::ErrorKind::PermissionDenied => "; they must belong to the user who runs this",
+        _ => "",
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeysError> {

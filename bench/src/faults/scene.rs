@@ -31,6 +31,8 @@ const BLOCKS: u32 = 12_288;
 const LENT_MIN: u64 = 6_000;
 /// What is under way when nobody asks any more has an end by then.
 const QUIET_WITHIN: Duration = Duration::from_secs(5);
+/// The tier may have taken blocks off its queue for so long without having sent them.
+const STAYS_QUIET: Duration = Duration::from_millis(150);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Whose keys a server has.
@@ -188,10 +190,17 @@ impl Scene {
     pub(super) fn quiet(&mut self) -> Result<u64> {
         self.application.end();
         let start = Instant::now();
+        let mut quiet_since = None;
         loop {
             let State { queued, waiting, .. } = self.state()?;
-            if queued + waiting == 0 || start.elapsed() > QUIET_WITHIN {
-                return Ok(queued + waiting);
+            let under_way = queued + waiting;
+            let is_quiet = under_way == 0
+                && quiet_since.get_or_insert_with(Instant::now).elapsed() > STAYS_QUIET;
+            if is_quiet || start.elapsed() > QUIET_WITHIN {
+                return Ok(under_way);
+            }
+            if under_way > 0 {
+                quiet_since = None;
             }
             thread::sleep(POLL);
         }

@@ -163,18 +163,20 @@ impl Batch<'_> {
         let scene = self.scene;
         let first = &self.cases[0];
         let needs = first.workload.needs(scene.bytes(first));
-        let place = Place::new(target, scene.plan, needs, scene.pool, scene.stop)?;
+        let mut place = Place::new(target, scene.plan, needs, scene.pool, scene.stop)?;
         scene.prepare(first, &place)?;
-        self.fill(first, &place)?;
+        self.fill(first, &mut place)?;
         Ok(place)
     }
 
     /// Fills the caches. A slow disk would take too long; one that is much faster than the measured ones would let the pool
     /// learn that it is not needed.
-    fn fill(&self, case: &Case, place: &Place<'_>) -> Result<(), Hole> {
+    fn fill(&self, case: &Case, place: &mut Place<'_>) -> Result<(), Hole> {
         place.limit(&self.scene.plan.disk_to_fill())?;
         self.scene.warm(case, place)?;
-        Ok(place.write_out()?)
+        place.write_out()?;
+        place.written_by = Some(case.name()).filter(|_| case.workload.writes());
+        Ok(())
     }
 
     fn measure(&self, disk: &Disk, case: &Case, place: &mut Place<'_>, run: u32) -> Result<()> {
@@ -192,8 +194,8 @@ impl Batch<'_> {
         ));
         let mut commands = place.commands.clone();
         // What another case has written is not in the caches any more as it was.
-        let changed = place.written_by.take_if(|other| *other != case.name());
-        let filled = changed.map_or(Ok(()), |_| self.fill(case, place));
+        let has_changed = place.written_by.as_ref().is_some_and(|other| *other != case.name());
+        let filled = if has_changed { self.fill(case, place) } else { Ok(()) };
         if case.workload.writes() {
             place.written_by = Some(case.name());
         }

@@ -32,6 +32,8 @@ fn an_unmount_is_refused_while_files_are_open_unless_it_may_be_lazy() {
     assert!(says.contains("files are open on it: "), "{says}");
     let holder = format!("(pid {}) has {} open", std::process::id(), mounted.path("f").display());
     assert!(says.contains(&holder) && says.contains("--lazy"), "{says}");
+    let daemon = format!("(pid {})", mounted.daemon().id());
+    assert!(!says.contains(&daemon), "the daemon is no reason: {says}");
     assert!(umount(&mounted.mountpoint, &["--lazy"]).status.success());
     assert!(!mounted.path("f").exists(), "it is out of the tree");
     assert_eq!(open.read_at(&mut [0; 10], 50_000).unwrap(), 10, "and still served");
@@ -95,6 +97,21 @@ fn a_dead_daemon_means_errors_and_mounting_again_cleans_up() {
     assert_eq!(fs::read(mounted.path("f")).unwrap(), [1; 100_000]);
     mounted.unmount();
     assert!(fs::read_dir(&mounted.mountpoint).unwrap().next().is_none(), "nothing is left below");
+}
+
+#[test]
+fn a_mount_over_its_own_source_is_cleaned_up_as_well() {
+    let mut mounted = with_a_file();
+    mounted.mountpoint = mounted.source.clone();
+    mounted.mount(&[]);
+    let mut daemon = mounted.take_daemon();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert_eq!(fs::read(mounted.path("f")).unwrap_err().kind(), ErrorKind::NotConnected);
+    mounted.mount(&[]);
+    assert_eq!(fs::read(mounted.path("f")).unwrap(), [1; 100_000]);
+    mounted.unmount();
+    assert_eq!(fs::read(mounted.path("f")).unwrap(), [1; 100_000], "the source itself");
 }
 
 #[test]

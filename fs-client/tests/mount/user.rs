@@ -45,6 +45,10 @@ fn an_ordinary_user_mounts_uses_and_unmounts() {
     let output = umount.arg("umount").arg(&mountpoint).output().unwrap();
     unmount(&mountpoint);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut again = as_nobody(program.to_str().unwrap()).unwrap();
+    let says = again.arg("umount").arg(&mountpoint).output().unwrap().stderr;
+    let says = String::from_utf8_lossy(&says).into_owned();
+    assert!(says.ends_with("nothing is mounted there\n"), "{says}");
     assert_eq!(fs::read_to_string(source.join("g")).unwrap(), "there\n");
     assert_eq!(fs::metadata(source.join("g")).unwrap().uid(), NOBODY);
 }

@@ -172,6 +172,16 @@ fn a_configuration_has_all_that_a_mount_needs() {
     wait_until("nobody uses it", || {
         rampool().arg("umount").arg(&mounted.mountpoint).output().unwrap().status.success()
     });
+    assert_done(&mount_by(&path, &["-o", "nodev"]));
+    assert!(fs::write(mounted.path("new"), "").is_err(), "it is read-only with other options too");
+    wait_until("nobody uses it", || {
+        rampool().arg("umount").arg(&mounted.mountpoint).output().unwrap().status.success()
+    });
+    assert_done(&mount_by(&path, &["-o", "rw"]));
+    fs::write(mounted.path("new"), "").unwrap();
+    wait_until("nobody uses it", || {
+        rampool().arg("umount").arg(&mounted.mountpoint).output().unwrap().status.success()
+    });
 }
 
 #[test]
@@ -188,7 +198,7 @@ fn what_is_wrong_in_a_configuration_is_said_in_one_line() {
         (
             "threads = 'many'",
             format!(
-                "{place}: invalid value 'many' for '--threads <N>': invalid digit found in string (see --help)"
+                "{place}, line 4: invalid value 'many' for '--threads <N>': invalid digit found in string (see --help)"
             ),
         ),
         ("threads = 99", "--threads 99: between 1 and 64".to_owned()),
@@ -262,6 +272,19 @@ fn a_configuration_is_read_again_and_a_wrong_one_changes_nothing() {
     reload();
     says("read the configuration again, and changed attr-timeout, log");
     says("threads will change with the next mount");
+    write("attr-timeout = 2\nthreads = 3\nlog = 'info'");
+    reload();
+    says("read the configuration again, and changed log");
+    for (more, why) in [
+        ("cache_size = '1K'", "'cache-size' is set twice"),
+        ("log = 'loud'", "--log: 'loud' is no level"),
+        ("threads = 99", "--threads 99: between 1 and 64"),
+        ("policy = 'best'", "--policy: "),
+    ] {
+        write(more);
+        reload();
+        says(why);
+    }
     write("attr-timeout = ");
     reload();
     says("data.toml: line 4: ");

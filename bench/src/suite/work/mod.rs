@@ -113,7 +113,8 @@ impl Workload {
 
     /// Whether much is read before it is asked for.
     fn is_read_ahead(&self) -> bool {
-        matches!(self, Self::Fio(FioJob { access: Access::Sequential, .. }))
+        let Self::Fio(job) = self else { return false };
+        job.access == Access::Sequential && job.mix != Mix::Write
     }
 
     /// Whether it writes into files that other cases read.

@@ -4,21 +4,22 @@
 //! there is, and which values are right: settings become arguments, and all of it is parsed as one command line. What
 //! stands on that goes before what a file says.
 
-use std::collections::BTreeMap;
+mod example;
+mod reread;
+mod setting;
+
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::path::Path;
 
+use clap::error::ContextKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
-use toml::{Spanned, Value};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+
+pub use reread::Reread;
+pub use setting::Setting;
 
 /// Names that are less alike than that are not suggested.
 const LIKENESS_MIN: f64 = 0.8;
-
-/// The longest configuration that is read.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A command line whose options can be set elsewhere too.
 #[derive(Debug)]
@@ -29,16 +30,17 @@ pub struct Definition<'a> {
     pub subcommand: Option<&'a str>,
     /// Options that can only stand on the command line, by their long names.
     pub only_there: &'a [&'a str],
+    /// Options of which the command line's values are added to those of a file.
+    pub adding: &'a [&'a str],
 }
 
-/// A value for an option.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    name: String,
-    /// None for the name alone.
-    value: Option<String>,
-    /// Where it stands, for people.
-    place: String,
+/// What a command line says, with what was set elsewhere.
+#[derive(Debug)]
+pub struct Line<T> {
+    /// As the program has defined it.
+    pub said: T,
+    /// As clap has it.
+    pub matches: ArgMatches,
 }
 
 /// Why a command line, or what was set elsewhere, is not understood.
@@ -50,56 +52,14 @@ pub enum Refusal {
     Settings(String),
 }
 
-impl Setting {
-    /// A setting as `name=value`, or `name` alone.
-    pub fn from_option(option: &str) -> Self {
-        let (name, value) = match option.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (option, None),
-        };
-        Self { name: name.to_owned(), value, place: "-o".to_owned() }
-    }
-
-    /// All settings of a file.
+impl<T: FromArgMatches> Line<T> {
+    /// What `matches` say.
     ///
     /// # Errors
-    /// It cannot be read, or is not TOML, or a value is of a kind that no option takes.
-    pub fn from_file(path: &Path) -> Result<Vec<Self>, Refusal> {
-        let refuse = |why: String| Refusal::Settings(format!("{}: {why}", path.display()));
-        let cannot = |error: std::io::Error| refuse(plain(&error));
-        if fs::metadata(path).map_err(cannot)?.len() > FILE_BYTES_MAX {
-            return Err(refuse("it is too long for a configuration".to_owned()));
-        }
-        let text = fs::read_to_string(path).map_err(cannot)?;
-        let line = |at: usize| 1 + text[..at.min(text.len())].matches('\n').count();
-        let table: BTreeMap<Spanned<String>, Value> = toml::from_str(&text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let why = error.message().lines().next().unwrap_or("not TOML").to_owned();
-            refuse(format!("line {}: {why}", line(at)))
-        })?;
-        let mut settings = Vec::new();
-        for (name, value) in &table {
-            let place = format!("{}, line {}", path.display(), line(name.span().start));
-            let values = match value {
-                Value::Array(values) => values.as_slice(),
-                value => std::slice::from_ref(value),
-            };
-            for value in values {
-                let value = match value {
-                    Value::String(text) => text.clone(),
-                    Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => value.to_string(),
-                    _ => {
-                        let name = name.get_ref();
-                        return Err(Refusal::Settings(format!(
-                            "{place}: '{name}' takes a string, a number, true or false, or a list of strings"
-                        )));
-                    }
-                };
-                let (name, place) = (name.get_ref().clone(), place.clone());
-                settings.push(Self { name, value: Some(value), place });
-            }
-        }
-        Ok(settings)
+    /// They are another command line's.
+    pub fn new(matches: ArgMatches) -> Result<Self, Refusal> {
+        let said = T::from_arg_matches(&matches);
+        Ok(Self { said: said.map_err(|error| Refusal::Words(Box::new(error)))?, matches })
     }
 }
 
@@ -129,19 +89,24 @@ impl Definition<'_> {
         };
         let is_given =
             |arg: &Arg| own.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        // A file gives way to the command line, of which -o is part.
+        let gives_way = |setting: &Setting, arg: &Arg| {
+            let behind_o = || {
+                let options = settings.iter().filter(|other| other.is_option());
+                options.map(Setting::long_name).any(|name| name == name_of(arg))
+            };
+            !setting.is_option()
+                && !self.adding.contains(&name_of(arg))
+                && (is_given(arg) || behind_o())
+        };
         let (mut options, mut places) = (Vec::new(), Vec::new());
         for setting in settings {
             let arg = self.find(setting)?;
-            // A file gives way to the command line; -o is part of that.
-            if is_given(arg) && setting.place != "-o" {
-                continue;
-            }
-            match arg.get_long() {
-                Some(long) => options.extend(setting.as_option(arg, long)?),
-                None => {
-                    let index = self.settable().position(|one| one.get_id() == arg.get_id());
-                    places.push((index, setting.as_place()?));
-                }
+            let words = setting.as_words(arg)?;
+            match arg.is_positional() {
+                _ if gives_way(setting, arg) => {}
+                true => places.push((arg.get_id(), setting, words)),
+                false => options.extend(words),
             }
         }
         let at = match self.subcommand {
@@ -151,19 +116,22 @@ impl Definition<'_> {
         let mut all: Vec<OsString> = words[..at.min(words.len())].to_vec();
         all.extend(options);
         all.extend_from_slice(&words[at.min(words.len())..]);
-        places.sort_unstable_by_key(|(index, _)| *index);
-        all.extend(places.into_iter().map(|(_, place)| place));
+        let mut lacks = None;
+        for arg in self.settable().filter(|arg| arg.is_positional()) {
+            match places.iter_mut().find(|(id, ..)| *id == arg.get_id()) {
+                Some((_, setting, words)) => match lacks {
+                    Some(other) => {
+                        return Err(setting.refuse(&format!("needs '{other}' as well")));
+                    }
+                    None => all.append(words),
+                },
+                None if !is_given(arg) => lacks = Some(name_of(arg)),
+                None => {}
+            }
+        }
         self.parse(&all).map_err(|refusal| match refusal {
             // The words alone are right.
-            Refusal::Words(error) => {
-                let mut places: Vec<&str> =
-                    settings.iter().map(|setting| &*setting.place).collect();
-                places.sort_unstable_by_key(|place| place.split(", line").next());
-                places.dedup_by_key(|place| place.split(", line").next().map(str::to_owned));
-                let files = places.iter().filter_map(|place| place.split(", line").next());
-                let files: Vec<&str> = files.collect();
-                Refusal::Settings(format!("{}: {}", files.join(" or "), one_line(&error)))
-            }
+            Refusal::Words(error) => self.blame(settings, &error),
             other => other,
         })
     }
@@ -178,18 +146,6 @@ impl Definition<'_> {
         };
         let differs = |arg: &&Arg| raw(one, arg) != raw(other, arg);
         self.settable().filter(differs).map(name_of).collect()
-    }
-
-    /// A file in which every option is explained, and commented out.
-    pub fn example(&self, about: &str) -> String {
-        let mut text = comment(about);
-        for arg in self.settable() {
-            let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string);
-            let help = help.unwrap_or_default();
-            let value = example_value(arg, &help);
-            text += &format!("\n{}#{} = {value}\n", comment(&help), name_of(arg));
-        }
-        text
     }
 
     /// The names that a file can have.
@@ -211,11 +167,11 @@ impl Definition<'_> {
     }
 
     fn find(&self, setting: &Setting) -> Result<&Arg, Refusal> {
-        let wanted = setting.name.replace('_', "-");
+        let wanted = setting.long_name();
         // Source and mountpoint have words of their own where -o is used.
-        let fits = |arg: &&Arg| setting.place != "-o" || !arg.is_positional();
+        let fits = |arg: &&Arg| !setting.is_option() || !arg.is_positional();
         self.settable().filter(fits).find(|arg| name_of(arg) == wanted).ok_or_else(|| {
-            let what = if setting.place == "-o" { "mount option" } else { "key" };
+            let what = if setting.is_option() { "mount option" } else { "key" };
             let suggestion = match nearest(&wanted, self.settable().filter(fits).map(name_of)) {
                 Some(name) => format!("; did you mean '{name}'?"),
                 None => String::new(),
@@ -226,34 +182,17 @@ impl Definition<'_> {
             ))
         })
     }
-}
 
-impl Setting {
-    /// As the command line would have it.
-    fn as_option(&self, arg: &Arg, long: &str) -> Result<Option<OsString>, Refusal> {
-        let Self { name, value, place } = self;
-        let takes_value = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
-        let value = value.as_deref();
-        match (takes_value, value) {
-            (true, Some(value)) => Ok(Some(format!("--{long}={value}").into())),
-            (true, None) => Err(Refusal::Settings(format!("{place}: '{name}' needs a value"))),
-            (false, None | Some("true")) => Ok(Some(format!("--{long}").into())),
-            (false, Some("false")) => Ok(None),
-            (false, Some(_)) => {
-                Err(Refusal::Settings(format!("{place}: '{name}' is true or false")))
-            }
-        }
-    }
-
-    fn as_place(&self) -> Result<OsString, Refusal> {
-        match self.value.as_deref() {
-            // It would be taken for an option.
-            Some(value) if value.starts_with('-') => Ok(format!("./{value}").into()),
-            Some(value) => Ok(value.into()),
-            None => {
-                Err(Refusal::Settings(format!("{}: '{}' needs a value", self.place, self.name)))
-            }
-        }
+    /// What is wrong with one of the settings, with its place.
+    fn blame(&self, settings: &[Setting], error: &clap::Error) -> Refusal {
+        let meant = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+        let meant = meant.as_deref().and_then(|arg| arg.split(' ').next()).unwrap_or_default();
+        let is_meant =
+            |setting: &&Setting| meant.strip_prefix("--") == Some(setting.long_name().as_str());
+        Refusal::Settings(match settings.iter().rfind(is_meant) {
+            Some(setting) => format!("{}: {}", setting.place, one_line(error)),
+            None => one_line(error),
+        })
     }
 }
 
@@ -289,53 +228,15 @@ fn one_line(error: &clap::Error) -> String {
     format!("{} (see --help)", wrong.join(" "))
 }
 
-/// An error of the system without the number that Rust adds.
-fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
 fn name_of(arg: &Arg) -> &str {
     arg.get_long().unwrap_or_else(|| arg.get_id().as_str())
-}
-
-fn example_value(arg: &Arg, help: &str) -> String {
-    if !matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) {
-        return "true".to_owned();
-    }
-    let said = || help.rsplit_once("[default: ").map(|(_, rest)| rest.trim_end_matches(']'));
-    let usual = arg.get_default_values().first().and_then(|value| value.to_str()).or_else(said);
-    let fits = |value: &&str| !value.contains(' ');
-    let named =
-        arg.get_value_names().and_then(|names| names.first()).map(clap::builder::Str::as_str);
-    let value = usual.filter(fits).or(named).unwrap_or_default();
-    let value = match value.parse::<f64>() {
-        Ok(_) => value.to_owned(),
-        Err(_) => format!("{value:?}"),
-    };
-    if matches!(arg.get_action(), ArgAction::Append) { format!("[{value}]") } else { value }
-}
-
-/// As lines of a comment.
-fn comment(text: &str) -> String {
-    const WIDTH: usize = 98;
-    let mut lines = vec![String::from("#")];
-    for word in text.split_whitespace() {
-        let last = lines.last_mut().expect("it begins with one");
-        if last.len() + 1 + word.len() > WIDTH {
-            lines.push(format!("# {word}"));
-        } else {
-            *last += " ";
-            *last += word;
-        }
-    }
-    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser;
+    use std::fs;
     use std::path::PathBuf;
 
     /// It has one of each kind.
@@ -343,6 +244,7 @@ mod tests {
     struct Line {
         #[arg(required_unless_present = "config")]
         source: Option<PathBuf>,
+        target: Option<PathBuf>,
         /// Memory [default: 1G]
         #[arg(long)]
         cache_size: Option<String>,
@@ -355,7 +257,7 @@ mod tests {
         /// Not at all
         #[arg(long)]
         quiet: bool,
-        #[arg(short = 'o', value_delimiter = ',')]
+        #[arg(short = 'o', long, value_delimiter = ',')]
         options: Vec<String>,
         #[arg(long)]
         config: Option<PathBuf>,
@@ -365,7 +267,12 @@ mod tests {
 
     fn definition() -> Definition<'static> {
         use clap::CommandFactory as _;
-        Definition { command: Line::command(), subcommand: None, only_there: &["config"] }
+        Definition {
+            command: Line::command(),
+            subcommand: None,
+            only_there: &["config"],
+            adding: &["options"],
+        }
     }
 
     fn parse(words: &str, settings: &[Setting]) -> Result<Line, String> {
@@ -411,6 +318,16 @@ mod tests {
     }
 
     #[test]
+    fn options_of_a_file_and_of_the_line_add_up_and_the_rest_does_not() {
+        let settings = file("options = [\"ro\", \"nosuid\"]\nserver = [\"a\", \"b\"]").unwrap();
+        let line = parse("x /s --config f -o rw,nodev", &settings).unwrap();
+        assert_eq!(line.options, ["ro", "nosuid", "rw", "nodev"]);
+        assert_eq!(line.servers, ["a", "b"]);
+        let with_option = [settings, vec![Setting::from_option("server=c")]].concat();
+        assert_eq!(parse("x /s --config f", &with_option).unwrap().servers, ["c"]);
+    }
+
+    #[test]
     fn what_is_wrong_is_said_in_one_line_with_its_place() {
         let wrong = |text: &str| match file(text) {
             Ok(settings) => parse("x /s", &settings).unwrap_err().replace(", line", " line"),
@@ -427,8 +344,16 @@ mod tests {
         assert!(wrong("\ncache-size = ").starts_with("DIR/it.toml: line 2: "));
         assert!(wrong("[server]\nx = 1").contains("DIR/it.toml, line 1: 'server' takes a string"));
         let error = wrong("timeout = \"soon\"");
-        assert!(error.contains("it.toml: invalid value 'soon' for '--timeout"), "{error}");
+        assert!(error.contains("it.toml line 1: invalid value 'soon' for '--timeout"), "{error}");
         assert!(!error.contains('\n'));
+        assert!(wrong("timeout = [1, 2]").ends_with("'timeout' takes one value, and not a list"));
+        assert!(wrong("nonsense = []").contains("unknown key 'nonsense'"));
+        assert_eq!(
+            wrong("cache_size = 1\n\ncache-size = 2"),
+            "DIR/it.toml: 'cache-size' is set twice, in line 1 and in line 3"
+        );
+        let alone = parse("x --config f", &file("target = \"/t\"").unwrap()).unwrap_err();
+        assert!(alone.ends_with("line 1: 'target' needs 'source' as well"), "{alone}");
         for (option, why) in [
             ("cache_size", "-o: 'cache_size' needs a value"),
             ("quiet=1", "-o: 'quiet' is true or false"),
@@ -451,14 +376,6 @@ mod tests {
         assert_eq!(definition.differences(&one, &one), [""; 0]);
         let other = with("cache-size = '2G'\nserver = ['b']\nquiet = true");
         assert_eq!(definition.differences(&one, &other), ["cache-size", "quiet"]);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_no_configuration() {
-        let gone = Setting::from_file(Path::new("/nowhere/it.toml")).unwrap_err().to_string();
-        assert_eq!(gone, "/nowhere/it.toml: No such file or directory");
-        let dir = Setting::from_file(Path::new("/tmp")).unwrap_err().to_string();
-        assert_eq!(dir, "/tmp: Is a directory");
     }
 
     #[test]
