@@ -145,6 +145,10 @@ impl Tier {
 
     /// How to get the blocks of a short read.
     pub(crate) fn way_to(&self, file: FileKey, blocks: &[BlockIndex]) -> WayTo {
+        let now = Instant::now();
+        if self.shared.detour.holds(now) {
+            return WayTo::Source;
+        }
         let mut holder = None;
         let mut held = Vec::with_capacity(blocks.len());
         for &index in blocks {
@@ -158,9 +162,14 @@ impl Tier {
         let Some(holder) = holder else { return WayTo::Nobody };
         let Some(server) = self.shared.servers.get(holder) else { return WayTo::Nobody };
         let (source, use_servers) = (&self.shared.source, self.shared.use_servers);
-        match server.way(Length::Short, source, use_servers, Instant::now()) {
+        match server.way(Length::Short, source, use_servers, now) {
             None => WayTo::Nobody,
-            Some((Way::Round, _)) => WayTo::Source,
+            Some((Way::Round, _)) => {
+                if self.shared.servers.all().all(|(_, server)| server.is_gone_round()) {
+                    self.shared.detour.begins(now);
+                }
+                WayTo::Source
+            }
             Some((way, wait)) => {
                 let looks = way == Way::AskAndLook;
                 WayTo::Server(Held { server, blocks: held, wait, looks })

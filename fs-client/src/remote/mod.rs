@@ -9,6 +9,7 @@
 
 mod asker;
 mod breaker;
+mod detour;
 mod drive;
 mod fetch;
 mod hedge;

@@ -179,6 +179,12 @@ impl Server {
         Some((way, Wait::of(usual, source)))
     }
 
+    /// Whether no short read asks it: it is gone round, or not there.
+    pub(super) fn is_gone_round(&self) -> bool {
+        !self.connected.load(Relaxed)
+            || self.judgement.lock().routes[Length::Short as usize].goes_round()
+    }
+
     /// Whether it is worth lending to: what streams pass over where its long reads are faster than the source's, other
     /// blocks while short reads do not go round it.
     pub(super) fn pays(&self, streamed: bool, source: &SourcePace) -> bool {

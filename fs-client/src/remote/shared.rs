@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::asker::Deadlines;
 use super::breaker::Failure;
+use super::detour::Detour;
 use super::drive::Drive;
 use super::keepers::Keepers;
 use super::key_file::KeyFile;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) epochs: Arc<Epochs>,
     pub(super) source: SourcePace,
     pub(super) pays_anywhere: PaysAnywhere,
+    pub(super) detour: Detour,
     /// A frame can be filled with what is offered.
     pub(super) many_offers: Notify,
     pub(super) deadlines: Deadlines,
@@ -118,6 +120,7 @@ impl Shared {
             epochs,
             source: SourcePace::default(),
             pays_anywhere: PaysAnywhere::new(),
+            detour: Detour::new(Instant::now()),
             many_offers: Notify::new(),
             deadlines: Deadlines::new(Instant::now()),
             drive: Arc::default(),
