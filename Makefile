@@ -8,11 +8,13 @@
 # make trees    what many small files cost, beside libfuse's passthrough
 # make lending  what it costs a machine to lend its memory; needs root, half an hour
 # make bench    the quick plan, from nothing to a report; needs root
+# make packages .deb and .rpm, into target/packages
+# make try-packages  install them into a clean Debian, make a pool of two such machines, remove them; needs root
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo
 
-.PHONY: all demo test races conformance micro crash faults trees lending bench performance ci fuzz tools clean
+.PHONY: all demo test races conformance micro crash faults trees lending bench performance packages try-packages ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -76,6 +78,12 @@ bench: all
 # The same, and its tables into docs/performance.md.
 performance: bench
 	target/release/rampool-bench report $(RESULTS) --into docs/performance.md
+
+packages:
+	deploy/package
+
+try-packages: packages
+	deploy/try-packages
 
 ci:
 	.ci/run

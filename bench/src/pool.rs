@@ -152,6 +152,10 @@ impl Pool {
         let mut command = Command::new(&self.binaries.rampool);
         command.arg("mount").arg(plan.source).arg(&mountpoint);
         command.args(["--cache-size", &plan.cache.bytes().to_string()]);
+        if plan.servers.is_empty() {
+            // This machine may belong to a pool.
+            command.args(["--server", "none"]);
+        }
         for server in plan.servers {
             command.args(["--server", &server.to_string()]);
         }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use quinn::{Endpoint, TokioRuntime};
 use rampool_protocol::block::{BLOCK_SIZE, RemoteKey, SealedBlock};
-use rampool_protocol::certs::{Identity, Role, SERVER_NAME};
+use rampool_protocol::certs::{Admission, Identity, Role, SERVER_NAME};
 use rampool_protocol::endpoint;
 use rampool_protocol::frame::{HEADER_SIZE, RUN_BLOCKS_MAX};
 use rustix::time::{ClockId, clock_gettime};
@@ -78,7 +78,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn serve(keys: &Path) -> Result<()> {
     runtime()?.block_on(async {
         let identity = Identity::load(keys, Role::Server)?;
-        let server = local_endpoint(Some(identity.server_config()))?;
+        let server = local_endpoint(Some(identity.server_config(Admission::Members)))?;
         eprintln!("listening on {}", server.local_addr()?);
         while let Some(incoming) = server.accept().await {
             tokio::spawn(async move {

@@ -10,6 +10,9 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use rampool_cli::config::{Definition, Line, Refusal, Setting};
 use rampool_cli::log;
 use rampool_cli::size::ByteSize;
+use rampool_keys::SERVER_KEYS;
+use rampool_keys::token::Token;
+use rampool_protocol::certs::Role;
 use rampool_protocol::endpoint::PORT_DEFAULT;
 
 use crate::lend::{Detector, Limit, Policy, Share, sense};
@@ -79,9 +82,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     drain_for: Duration,
 
-    /// Directory with ca.pem, cert.pem and key.pem, made by 'rampool keys issue --role server'
-    #[arg(long, value_name = "DIR", required_unless_present = "config")]
-    keys: Option<PathBuf>,
+    /// Directory with ca.pem, cert.pem and key.pem. With the authority's ca.key beside them this server makes members
+    /// of those who show a token
+    #[arg(long, value_name = "DIR", default_value = SERVER_KEYS)]
+    keys: PathBuf,
+
+    /// Make a new pool, of which this server is the first, unless there are keys already
+    #[arg(long)]
+    init: bool,
 
     /// Where `rampool-server status` finds this server, instead of the usual place
     #[arg(long, value_name = "PATH")]
@@ -111,6 +119,10 @@ enum Command {
         #[arg(short, value_name = "HOW", value_enum, default_value_t = Shape::Table)]
         write: Shape,
     },
+    /// Print a token with which machines join the pool, on the server that has the authority's key
+    Token(TokenArgs),
+    /// Make this machine a server of a pool
+    Join(JoinArgs),
     /// Ends a running server of this user: it takes nothing more, tells its clients, and ends
     Drain {
         #[command(flatten)]
@@ -119,6 +131,49 @@ enum Command {
     /// Write what is made from this command line: manuals, completions, an example of a configuration
     #[command(subcommand)]
     Generate(Generate),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct TokenArgs {
+    /// Where machines find this server [default: what the running server says, or this machine's address]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = host_and_port)]
+    pub(crate) address: Option<String>,
+    /// What may join with it: a client, which mounts, or a server, which lends [default: both]
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub(crate) role: Option<RoleArg>,
+    /// For how many hours it is good
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=720))]
+    pub(crate) hours: u16,
+    /// The directory with the authority's ca.pem and ca.key
+    #[arg(long, value_name = "DIR", default_value = SERVER_KEYS)]
+    pub(crate) keys: PathBuf,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct JoinArgs {
+    /// What 'rampool-server token' has printed on a server of the pool
+    pub(crate) token: Token,
+    /// What this machine is called in status and logs [default: its host name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Where its keys are put: a directory that is empty or not there
+    #[arg(long, value_name = "DIR", default_value = SERVER_KEYS)]
+    pub(crate) keys: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RoleArg {
+    Client,
+    Server,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Client => Self::Client,
+            RoleArg::Server => Self::Server,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -167,6 +222,10 @@ pub(crate) enum Task {
     Status(PathBuf, Shape),
     /// End the server at this socket.
     Drain(PathBuf),
+    /// Print a join token.
+    Token(TokenArgs),
+    /// Join a pool.
+    Join(JoinArgs),
     /// Write what is made from the command line.
     Generate(Generate),
 }
@@ -187,6 +246,8 @@ pub(crate) struct Settings {
     pub(crate) client_max: Option<Share>,
     pub(crate) drain_for: Duration,
     pub(crate) keys: PathBuf,
+    /// Make a pool where there are none.
+    pub(crate) init: bool,
     /// None for the usual place, which depends on the port.
     pub(crate) status_socket: Option<PathBuf>,
     /// As for RUST_LOG.
@@ -221,13 +282,14 @@ impl Args {
         match self.command {
             Some(Command::Status { which, write }) => Ok(Task::Status(which.socket()?, write)),
             Some(Command::Drain { which }) => Ok(Task::Drain(which.socket()?)),
+            Some(Command::Token(args)) => Ok(Task::Token(args)),
+            Some(Command::Join(args)) => Ok(Task::Join(args)),
             Some(Command::Generate(what)) => Ok(Task::Generate(what)),
             None => self.settings().map(Box::new).map(Task::Serve),
         }
     }
 
     fn settings(self) -> anyhow::Result<Settings> {
-        let keys = self.keys.clone().context("--keys is needed")?;
         // It goes before --log, which may be a file's.
         let log = match self.verbose {
             0 => self.log.unwrap_or_else(|| "info".to_owned()),
@@ -273,7 +335,8 @@ impl Args {
             limit,
             policy,
             drain_for: self.drain_for,
-            keys,
+            keys: self.keys,
+            init: self.init,
             status_socket: self.status_socket,
             log,
             log_format: self.log_format,

@@ -13,6 +13,7 @@ mod blocks;
 mod counts;
 mod gossip;
 mod lend;
+mod membership;
 mod messages;
 mod reload;
 mod serve;
@@ -33,7 +34,7 @@ use rampool_cli::log::{Log, Target};
 use rampool_cli::service as manager;
 use rampool_cli::show::show;
 use rampool_cli::status::{StatusSocket, fetch};
-use rampool_protocol::certs::{Identity, Role};
+use rampool_protocol::certs::Admission;
 use rustix::mm::MlockAllFlags;
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
@@ -44,6 +45,7 @@ use args::{Generate, Settings, Shape, Task};
 use blocks::Store;
 use gossip::Gossip;
 use lend::{Follower, Lender};
+use membership::Membership;
 use reload::{Reload, Running};
 use serve::Service;
 use status::{Report, Reporter};
@@ -68,15 +70,17 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Status(socket, shape) => show_status(&socket, shape),
         Task::Drain(socket) => drain(&socket),
+        Task::Token(args) => membership::token(&args),
+        Task::Join(args) => membership::join(&args),
         Task::Generate(what) => generate(&what),
         Task::Serve(settings) => {
             let log = match Log::start(&settings.log, settings.log_format, Target::Stderr) {
                 Ok(log) => log,
                 Err(error) => return complain(&format!("--log: {error}"), EXIT_USAGE),
             };
-            match Identity::load(&settings.keys, Role::Server) {
-                Ok(identity) => run(*settings, &identity, Reload::new(words, &line, log)),
-                Err(error) => return complain(&error.to_string(), EXIT_USAGE),
+            match Membership::load(&settings.keys, settings.init) {
+                Ok(member) => run(*settings, member, Reload::new(words, &line, log)),
+                Err(error) => return complain(&format!("{error:#}"), EXIT_USAGE),
             }
         }
     };
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
 }
 
 /// Serves until a signal ends it.
-fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Result<()> {
+fn run(settings: Settings, member: Membership, reload: Reload) -> anyhow::Result<()> {
     // The program itself stays in memory when there is none: giving back must not wait for the disk. The
     // lent memory, which comes later, is not meant. Where it is not allowed, it goes without.
     let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT);
@@ -101,7 +105,10 @@ fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Resul
         let mut stop = StopSignal::new().context("cannot wait for signals")?;
         // A signal that nobody waits for yet would end the server.
         let reread = signal(SignalKind::hangup()).context("cannot wait for signals")?;
-        let acceptor = Acceptor::bind(settings.listen, identity)
+        let Membership { identity, authority, known } = member;
+        let admission =
+            if authority.is_some() { Admission::Strangers } else { Admission::Members };
+        let acceptor = Acceptor::bind(settings.listen, &identity, admission)
             .map_err(|error| cannot_listen(&settings, &error))?;
         let listen = acceptor.address();
 
@@ -125,8 +132,12 @@ fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Resul
             || gossip::own_address(listen),
             |(ip, port)| SocketAddr::new(ip, port.unwrap_or(listen.port())),
         );
-        let gossip =
-            Gossip::start(own, settings.join, acceptor.endpoint(), identity.client_config());
+        let mut join = settings.join;
+        // The server that let this one in tells of the others.
+        if join.is_empty() {
+            join.extend(known);
+        }
+        let gossip = Gossip::start(own, join, acceptor.endpoint(), identity.client_config());
 
         let socket =
             settings.status_socket.unwrap_or_else(|| status::default_socket(listen.port()));
@@ -148,6 +159,9 @@ fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Resul
         } else if own != listen {
             info!("other servers and their clients are told to find this one at {own}");
         }
+        if authority.is_some() {
+            info!("the pool's key is here: 'rampool-server token' prints what others join with");
+        }
         if let Some(hint) = acceptor.hint() {
             warn!("{hint}");
         }
@@ -164,8 +178,9 @@ fn run(settings: Settings, identity: &Identity, reload: Reload) -> anyhow::Resul
                 }
             });
         }
+        let authority = authority.map(Arc::new);
         let (clients_left, others) = (clients.clone(), gossip.clone());
-        let hall = Hall { service, clients, lending: lender.subscribe(), gossip };
+        let hall = Hall { service, clients, lending: lender.subscribe(), gossip, authority };
         let drained = async {
             stop.recv().await;
             manager::ends();

@@ -185,6 +185,13 @@ fn socket_name(port: u16) -> String {
     format!("server-{port}.sock")
 }
 
+impl Report {
+    /// Where others find the server.
+    pub(crate) fn advertised(&self) -> &str {
+        &self.advertise
+    }
+}
+
 impl Reporter {
     /// The document, as it is now.
     pub(crate) fn document(&self) -> String {

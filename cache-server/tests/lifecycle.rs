@@ -123,7 +123,6 @@ fn nonsense_is_refused_in_one_line() {
         2,
         "no server is running at /nonexistent",
     );
-    refused(&["--lend", "8M"], 1, "--keys <DIR>");
     refused(&["--lend", "8M", "--keys", keys, "--frob"], 1, "unexpected argument '--frob'");
     let at = |listen| ["--keys", keys, "--lend", "8M", "--listen", listen];
     refused(&at("no.such.host.invalid:1"), 1, "cannot resolve 'no.such.host.invalid:1'");
@@ -164,7 +163,7 @@ fn keys_that_cannot_serve_are_refused_with_the_reason() {
         let dir = dir.to_str().unwrap();
         refused(&["--listen", "127.0.0.1:0", "--lend", "8M", "--keys", dir], 1, what);
     };
-    with(&pool.dir.path().join("nowhere"), "make keys with 'rampool keys init'");
+    with(&pool.dir.path().join("nowhere"), "make one with 'rampool-server --init'");
     with(&pool.issue("client", Role::Client), "is not for a server");
     let expired = pool.issue_until("expired", Role::Server, SystemTime::now() - DAY);
     with(&expired, "check the clock or issue a new one");

@@ -44,7 +44,10 @@ fn what_is_wrong_in_a_configuration_is_said_in_one_line() {
     for (text, what) in [
         ("lent = \"1G\"", "server.toml, line 1: unknown key 'lent'; did you mean 'lend'?"),
         ("\nkeep-free = \"much\"", "server.toml, line 2: invalid value 'much' for '--keep-free"),
-        ("lend = \"1G\"", "--keys is needed"),
+        (
+            "keys = \"/nowhere\"",
+            "cannot read /nowhere/ca.pem: No such file or directory (os error 2); join a pool",
+        ),
         ("lend = \"1G", "server.toml: line 1: "),
         ("keys = \"/nowhere\"\nlog = \"loud\"", "--log: 'loud' is no level"),
     ] {

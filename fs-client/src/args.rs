@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use rampool_cli::config::{Definition, Line, Refusal, Setting};
 use rampool_cli::log;
+use rampool_keys::token::Token;
 use rampool_protocol::certs::Role;
 
 use crate::failure::Failure;
@@ -18,7 +19,7 @@ use crate::remote::UseServers;
 #[command(after_help = "A first try, on one machine:\n  \
     mkdir /tmp/fast\n  \
     rampool mount /var/lib /tmp/fast --cache-size 512M\n\
-    With memory of another machine, see 'rampool keys --help' and the README.")]
+    With memory of other machines: rampool join TOKEN, with the token that 'rampool-server token' prints there.")]
 pub(crate) struct Cli {
     /// Say more on stderr; twice for everything. RUST_LOG does it in detail
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -50,7 +51,9 @@ pub(crate) enum Command {
         #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Make and show the pool's keys
+    /// Make this machine a member of a pool, whose memory its mounts use from then on
+    Join(JoinArgs),
+    /// Make and show a pool's keys by hand
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Write what is made from this command line: manuals, completions, an example of a configuration
@@ -80,10 +83,11 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) policy: Option<String>,
     /// A server that lends memory, which tells of the others; may be given several times, and may be the
-    /// name of an SRV record [port: 7167]
+    /// name of an SRV record; 'none' for local memory alone [port: 7167] [default: that of the keys]
     #[arg(long = "server", value_name = "HOST[:PORT]")]
     pub(crate) servers: Vec<String>,
-    /// The directory with this machine's ca.pem, cert.pem and key.pem; needed for --server
+    /// The directory with this machine's ca.pem, cert.pem and key.pem [default: /etc/rampool/keys, if
+    /// 'rampool join' has been there]
     #[arg(long, value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
     /// A file with a secret, made if it is not there, with which the mount finds its lent blocks again
@@ -130,6 +134,18 @@ pub(crate) struct MountArgs {
     /// Where the background process tells that the mount answers
     #[arg(long, hide = true)]
     pub(crate) ready_fd: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// What 'rampool-server token' has printed on a server of the pool
+    pub(crate) token: Token,
+    /// What this machine is called in status and logs [default: its host name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Where its keys are put: a directory that is empty or not there
+    #[arg(long, value_name = "DIR", default_value = rampool_keys::CLIENT_KEYS)]
+    pub(crate) keys: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

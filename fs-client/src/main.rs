@@ -20,8 +20,8 @@ mod handles;
 mod helper;
 mod holders;
 mod inodes;
+mod join;
 mod kept;
-mod keys;
 mod local;
 mod metrics;
 mod mounts;
@@ -51,6 +51,7 @@ use std::process::ExitCode;
 use rampool_cli::config::{Line, Refusal};
 use rampool_cli::log::{Format, Log, Target};
 use rampool_cli::{generate, show};
+use rampool_keys::pool;
 
 use args::{Cli, Command, GenerateCommand, KeysCommand};
 use background::Ready;
@@ -103,11 +104,12 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
             umount::umount(mountpoint, flags)?;
         }
         Command::Status { mountpoint, format } => status::show(mountpoint.as_deref(), *format)?,
-        Command::Keys(KeysCommand::Init { dir }) => keys::init(dir)?,
+        Command::Keys(KeysCommand::Init { dir }) => pool::init(dir)?,
         Command::Keys(KeysCommand::Issue { dir, name, role, days }) => {
-            keys::issue(dir, name, (*role).into(), None, *days)?;
+            pool::issue(dir, name, (*role).into(), None, *days)?;
         }
-        Command::Keys(KeysCommand::Show { dir }) => tell(&format!("{}\n", keys::show(dir)?))?,
+        Command::Keys(KeysCommand::Show { dir }) => tell(&format!("{}\n", pool::show(dir)?))?,
+        Command::Join(args) => join::join(args)?,
         Command::Generate(what) => generate(what)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fuser::MountOption;
 use rampool_cli::size::ByteSize;
+use rampool_keys::{CLIENT_KEYS, known_server};
 use rampool_policy::Kind;
 use rampool_protocol::certs::{Identity, Role};
 use rustix::io::Errno;
@@ -22,6 +23,9 @@ const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
 const CACHE_MIN: ByteSize = ByteSize::mib(16);
 const TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
 const THREADS_MAX: usize = 64;
+
+/// As a server: local memory alone.
+const NO_SERVER: &str = "none";
 
 /// A mount that can be tried.
 #[derive(Debug)]
@@ -39,6 +43,34 @@ pub(crate) struct Plan {
     pub(crate) mount_options: Vec<MountOption>,
     /// Whether all users may use the mount, or only the one who mounts.
     pub(crate) for_all_users: bool,
+}
+
+/// Whose memory is used, and with which keys.
+struct Pool {
+    servers: Vec<String>,
+    keys: Option<PathBuf>,
+}
+
+impl Pool {
+    /// What was asked for, else what this machine has joined.
+    fn of(args: &MountArgs) -> Self {
+        let usual = Path::new(CLIENT_KEYS);
+        let dir = args.keys.as_deref().unwrap_or(usual);
+        let known = known_server(dir);
+        if let Err(error) = &known
+            && args.servers.is_empty()
+        {
+            tracing::warn!("the pool is not used: {}: {}", dir.display(), plain(error));
+        }
+        let known = known.ok().flatten();
+        let keys = args.keys.clone().or_else(|| known.is_some().then(|| usual.to_owned()));
+        let mut servers = args.servers.clone();
+        if servers.is_empty() {
+            servers.extend(known);
+        }
+        servers.retain(|server| server != NO_SERVER);
+        Self { servers, keys }
+    }
 }
 
 /// What is right or wrong by itself, whatever else there is on the machine.
@@ -86,18 +118,19 @@ impl Plan {
         let source = check_source(source)?;
         let mountpoint = check_mountpoint(mountpoint, &source)?;
         check_fuse(root)?;
-        let servers = check_servers(&args.servers)?;
+        let Pool { servers, keys } = Pool::of(args);
+        let servers = check_servers(&servers)?;
         if servers.is_empty() && args.key_file.is_some() {
             return Err(Failure::usage("--key-file is for what is lent; give a --server"));
         }
-        let identity = match (&args.keys, servers.is_empty()) {
-            (Some(dir), false) => Some(Identity::load(dir, Role::Client).map_err(Failure::usage)?),
+        let identity = match (keys, servers.is_empty()) {
+            (_, true) => None,
+            (Some(dir), false) => Some(Identity::load(&dir, Role::Client).map_err(Failure::usage)?),
             (None, false) => {
                 return Err(Failure::usage(
-                    "--server needs --keys DIR; make keys with 'rampool keys init' and 'rampool keys issue'",
+                    "--server needs keys; join its pool with 'rampool join TOKEN', or give --keys DIR",
                 ));
             }
-            (_, true) => None,
         };
         Ok(Self {
             source,

@@ -6,6 +6,9 @@
 //! tells from clients. Every server certificate carries the name
 //! [`SERVER_NAME`]: a client trusts the pool, not an address, and one certificate goes on
 //! working when its machine gets another.
+//!
+//! A machine that is not of the pool yet knows its CA by a [`Fingerprint`], and is let in only to be made a member
+//! ([`Admission::Strangers`]).
 
 use std::fmt;
 use std::fs;
@@ -14,22 +17,29 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, TransportErrorCode};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier as _};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
+use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Error};
 
 use crate::endpoint;
 
 /// The name that every server certificate of every pool carries.
 pub const SERVER_NAME: &str = "server.rampool";
+
+/// The name that the certificate of the server that makes members carries besides: who holds a token shows it to nobody else.
+pub const AUTHORITY_NAME: &str = "authority.rampool";
 
 /// The pool's CA certificate in a keys directory.
 pub const CA_FILE: &str = "ca.pem";
@@ -41,7 +51,7 @@ pub const KEY_FILE: &str = "key.pem";
 const ALPN: &[u8] = b"rampool";
 
 /// What a certificate allows its holder to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// Mounts, puts and gets.
     Client,
@@ -58,10 +68,37 @@ impl fmt::Display for Role {
     }
 }
 
+/// Whom a server lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Those who belong to the pool.
+    Members,
+    /// Those who have no certificate as well, of whom [`peer`] says nothing.
+    Strangers,
+}
+
+/// Tells a pool's CA from others: the beginning of the SHA-256 of its certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; Self::BYTES]);
+
+impl Fingerprint {
+    /// Its length. To find another certificate with the same takes 2^128 attempts.
+    pub const BYTES: usize = 16;
+
+    /// That of a certificate.
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        let whole = digest::digest(&digest::SHA256, certificate);
+        let mut bytes = [0; Self::BYTES];
+        bytes.copy_from_slice(&whole.as_ref()[..Self::BYTES]);
+        Self(bytes)
+    }
+}
+
 /// The keys of one machine, loaded and found usable for a role.
 #[derive(Debug)]
 pub struct Identity {
     roots: Arc<RootCertStore>,
+    ca: CertificateDer<'static>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
@@ -156,19 +193,28 @@ impl Identity {
         }
 
         let mut roots = RootCertStore::empty();
-        roots.add(ca).map_err(|error| KeysError::Malformed {
+        roots.add(ca.clone()).map_err(|error| KeysError::Malformed {
             path: dir.join(CA_FILE),
             what: "CA certificate",
             reason: error.to_string(),
         })?;
-        let identity = Self { roots: Arc::new(roots), chain: vec![cert], key };
-        // A key that does not fit its certificate shows here, not at the first connection.
-        match role {
-            Role::Client => identity.client_tls().map(drop),
-            Role::Server => identity.server_tls().map(drop),
-        }
-        .map_err(|error| KeysError::Mismatch { dir: dir.to_owned(), reason: error.to_string() })?;
+        let identity = Self { roots: Arc::new(roots), ca, chain: vec![cert], key };
+        // What does not fit together shows here, not at the first connection.
+        identity.check(role).map_err(|error| KeysError::Mismatch {
+            dir: dir.to_owned(),
+            reason: error.to_string(),
+        })?;
         Ok(identity)
+    }
+
+    /// Whether the others of the pool would let it in, and its key fits.
+    fn check(&self, role: Role) -> Result<(), rustls::Error> {
+        let verifier = PoolVerifier::new(&self.roots, Admission::Members)?;
+        verifier.verify_client_cert(&self.chain[0], &[], UnixTime::now())?;
+        match role {
+            Role::Client => self.client_tls().map(drop),
+            Role::Server => self.server_tls(Admission::Members).map(drop),
+        }
     }
 
     /// What a client connects with, or a server that talks to other servers.
@@ -181,11 +227,14 @@ impl Identity {
     }
 
     /// What a server accepts with. The identity must have been loaded as a server's.
-    pub fn server_config(&self) -> quinn::ServerConfig {
-        let tls = self.server_tls().expect("built once when the identity was loaded");
+    pub fn server_config(&self, admission: Admission) -> quinn::ServerConfig {
+        let tls = self.server_tls(admission).expect("built once when the identity was loaded");
         let crypto = QuicServerConfig::try_from(tls).expect("TLS 1.3 with AES-128-GCM is offered");
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(endpoint::transport_config());
+        config.transport_config(match admission {
+            Admission::Members => endpoint::transport_config(),
+            Admission::Strangers => endpoint::transport_config_for_strangers(),
+        });
         config
     }
 
@@ -198,31 +247,102 @@ impl Identity {
         Ok(tls)
     }
 
-    fn server_tls(&self) -> Result<rustls::ServerConfig, rustls::Error> {
-        let verifier = PoolVerifier::new(&self.roots)?;
+    fn server_tls(&self, admission: Admission) -> Result<rustls::ServerConfig, rustls::Error> {
+        let verifier = PoolVerifier::new(&self.roots, admission)?;
+        let mut chain = self.chain.clone();
+        if admission == Admission::Strangers {
+            // They know it by its fingerprint only.
+            chain.push(self.ca.clone());
+        }
         let mut tls = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+            .with_single_cert(chain, self.key.clone_key())?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
         Ok(tls)
+    }
+}
+
+/// What a machine connects with that does not belong to the pool yet, and knows its CA by `ca`.
+pub fn stranger_config(ca: Fingerprint) -> quinn::ClientConfig {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3 is offered")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(FingerprintVerifier(ca)))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3 with AES-128-GCM is offered");
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(endpoint::transport_config());
+    config
+}
+
+/// Trusts the server that makes members of the pool whose CA has this fingerprint: with its own certificate, which carries
+/// [`AUTHORITY_NAME`], it sends the CA's.
+#[derive(Debug)]
+struct FingerprintVerifier(Fingerprint);
+
+impl ServerCertVerifier for FingerprintVerifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let name = ServerName::try_from(AUTHORITY_NAME).expect("a plain name");
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let ca = intermediates.iter().find(|ca| Fingerprint::of(ca) == self.0).ok_or(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(certificate, &[], &name, &[], now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("only TLS 1.3 is spoken".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
 /// Lets in who has a certificate of the pool, for either role.
 #[derive(Debug)]
 struct PoolVerifier {
+    admission: Admission,
     clients: Arc<dyn ClientCertVerifier>,
     servers: Arc<WebPkiServerVerifier>,
 }
 
 impl PoolVerifier {
-    fn new(roots: &Arc<RootCertStore>) -> Result<Self, rustls::Error> {
+    fn new(roots: &Arc<RootCertStore>, admission: Admission) -> Result<Self, rustls::Error> {
         let general =
             |error: rustls::server::VerifierBuilderError| rustls::Error::General(error.to_string());
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
         let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider());
         Ok(Self {
+            admission,
             clients: clients.build().map_err(general)?,
             servers: servers.build().map_err(general)?,
         })
@@ -230,6 +350,10 @@ impl PoolVerifier {
 }
 
 impl ClientCertVerifier for PoolVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.admission == Admission::Members
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.clients.root_hint_subjects()
     }
@@ -287,6 +411,12 @@ pub fn peer(connection: &quinn::Connection) -> Option<(String, Role)> {
     Some((common_name(parsed.subject()).unwrap_or_default(), role(&parsed).ok()??))
 }
 
+/// What a peer said, fit to be shown and logged.
+pub fn said(bytes: &[u8]) -> String {
+    const CHARS_MAX: usize = 300;
+    String::from_utf8_lossy(bytes).chars().take(CHARS_MAX).flat_map(char::escape_debug).collect()
+}
+
 /// Why a connection could not be made or was lost, in words that say what to do. `peer` is what
 /// the other end is to us.
 pub fn explain(error: &ConnectionError, peer: Role) -> String {
@@ -300,7 +430,7 @@ pub fn explain(error: &ConnectionError, peer: Role) -> String {
             None => theirs.to_string(),
         },
         ConnectionError::ApplicationClosed(closed) => {
-            format!("the {peer} closed the connection: {}", String::from_utf8_lossy(&closed.reason))
+            format!("the {peer} closed the connection: {}", said(&closed.reason))
         }
         ConnectionError::TimedOut => format!("the {peer} does not answer"),
         other => other.to_string(),
@@ -326,10 +456,10 @@ fn refusal(code: TransportErrorCode) -> Option<&'static str> {
 
 /// AES-128-GCM first: the blocks are sealed with AES-256 already, and it is the fastest.
 fn provider() -> Arc<CryptoProvider> {
-    let mut provider = aws_lc_rs::default_provider();
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites = vec![
-        aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-        aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+        rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
     ];
     Arc::new(provider)
 }
@@ -361,7 +491,9 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, KeysError> {
 /// What to do where keys cannot be read.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => "; make keys with 'rampool keys init' and 'rampool keys issue'",
+        io::ErrorKind::NotFound => {
+            "; join a pool with 'rampool join TOKEN' or 'rampool-server join TOKEN', make one with 'rampool-server --init', or see 'rampool keys'"
+        }
         io::ErrorKind::PermissionDenied => "; they must belong to the user who runs this",
         _ => "",
     }

@@ -10,6 +10,8 @@ use bincode::Options as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::certs::Role;
+
 /// The version of frames and messages. Raised when either changes in a way that an older peer
 /// would misread.
 pub const VERSION: u16 = 2;
@@ -38,6 +40,33 @@ pub enum ToServer {
     },
     /// The first message of another server, which is answered by a [`Greeting`]. What follows are datagrams.
     Greeting(Greeting),
+    /// The first message of a machine that wants to belong to the pool, to a server with the authority's key; answered by
+    /// [`ToClient::Joined`].
+    Join(Join),
+}
+
+/// What a machine asks for that wants to belong to the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Its [`VERSION`].
+    pub version: u16,
+    /// A join token, as its bytes.
+    pub token: Vec<u8>,
+    /// What it wants to be called.
+    pub name: String,
+    /// What it wants to be.
+    pub role: Role,
+    /// A PKCS #10 request (RFC 2986) in DER, of which only the key counts.
+    pub request: Vec<u8>,
+}
+
+/// What a new member needs, in DER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Its certificate.
+    pub certificate: Vec<u8>,
+    /// That of the pool's CA.
+    pub ca: Vec<u8>,
 }
 
 /// How servers begin to gossip.
@@ -65,6 +94,8 @@ pub enum ToClient {
     Lending(Lending),
     /// The other servers that it knows of, [`MEMBERS_MAX`] at most; repeated when that changes.
     Members(Vec<Member>),
+    /// The answer to a join.
+    Joined(Joined),
 }
 
 /// A server, as others see it.
@@ -108,6 +139,8 @@ pub enum CloseCode {
     Protocol = 2,
     /// The server serves as many clients as it may.
     Busy = 3,
+    /// The server does not let the machine in that wants to belong to the pool.
+    Refused = 4,
 }
 
 impl From<CloseCode> for quinn::VarInt {

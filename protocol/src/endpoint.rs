@@ -45,8 +45,25 @@ const DATAGRAMS_BYTES: usize = 64 << 10;
 /// A peer not heard of for this long is gone; a keep-alive is sent at a third of it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(9);
 
+/// The same, before it is known that the peer belongs to the pool.
+const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
+
 /// How data, windows and timeouts are handled on every connection.
 pub fn transport_config() -> Arc<TransportConfig> {
+    Arc::new(transport(CONNECTION_WINDOW_BYTES))
+}
+
+/// The same for those of whom it is not known yet that they belong to the pool. When it is: [`welcome`].
+pub fn transport_config_for_strangers() -> Arc<TransportConfig> {
+    Arc::new(transport(STRANGER_WINDOW_BYTES))
+}
+
+/// Gives a connection the window of those who belong to the pool.
+pub fn welcome(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+}
+
+fn transport(receive_window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_WINDOW_BYTES);
@@ -59,7 +76,7 @@ pub fn transport_config() -> Arc<TransportConfig> {
         .mtu_discovery_config(Some(mtu))
         .ack_frequency_config(Some(acknowledge))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(receive_window))
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .max_concurrent_bidi_streams(VarInt::from_u32(DATA_STREAMS_MAX + 1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -69,7 +86,7 @@ pub fn transport_config() -> Arc<TransportConfig> {
             IdleTimeout::try_from(IDLE_TIMEOUT).expect("seconds fit into 62 bits of milliseconds"),
         ))
         .keep_alive_interval(Some(IDLE_TIMEOUT / 3));
-    Arc::new(transport)
+    transport
 }
 
 /// What the endpoint accepts from the network.

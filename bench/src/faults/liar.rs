@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use quinn::{Endpoint, Incoming, RecvStream, SendStream, TokioRuntime};
 use rampool_protocol::block::{PutEntry, RemoteKey, SealedBlock};
-use rampool_protocol::certs::{Identity, Role};
+use rampool_protocol::certs::{Admission, Identity, Role};
 use rampool_protocol::control::{self, Lending, ToClient, VERSION};
 use rampool_protocol::endpoint;
 use rampool_protocol::frame::{self, HEADER_SIZE, Header, Verb};
@@ -77,7 +77,7 @@ async fn serve(
 ) -> Result<()> {
     let endpoint = Endpoint::new(
         endpoint::endpoint_config(),
-        Some(identity.server_config()),
+        Some(identity.server_config(Admission::Members)),
         bound.socket,
         Arc::new(TokioRuntime),
     )?;

@@ -5,13 +5,15 @@
 //! logged here, once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quinn::{Connection, ConnectionError, Incoming, ReadError, RecvStream, SendStream};
 use rampool_protocol::certs::{self, Role};
-use rampool_protocol::control::{CloseCode, Greeting, ToClient, ToServer, VERSION};
+use rampool_protocol::control::{CloseCode, Greeting, Join, ToClient, ToServer, VERSION};
+use rampool_protocol::endpoint;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::clients::{Client, Clients};
@@ -48,8 +50,15 @@ pub(super) async fn attend(incoming: Incoming, stranger: OwnedSemaphorePermit, h
             return;
         }
     };
-    let (name, role) = certs::peer(&connection).unwrap_or((String::new(), Role::Client));
+    let (name, role) = match certs::peer(&connection) {
+        Some((name, role)) => {
+            endpoint::welcome(&connection);
+            (name, Some(role))
+        }
+        None => ("somebody new".to_owned(), None),
+    };
     let name: Arc<str> = name.into();
+    let seen_as = role.unwrap_or(Role::Client);
     let first = tokio::time::timeout_at(began + HELLO_MAX, first_message(&connection)).await;
     drop(stranger);
     let end = match first {
@@ -57,7 +66,9 @@ pub(super) async fn attend(incoming: Incoming, stranger: OwnedSemaphorePermit, h
             (ToServer::Hello { version, .. }, _) if version != VERSION => {
                 End::other_version("client", version)
             }
-            (ToServer::Hello { mount, keep_seconds, .. }, Role::Client) => {
+            (ToServer::Join(join), _) => admit(&connection, control, &join, &hall).await,
+            (_, None) => End::violation("you have no certificate; this server needs one"),
+            (ToServer::Hello { mount, keep_seconds, .. }, Some(Role::Client)) => {
                 let keep = Duration::from_secs(keep_seconds.into()).clamp(KEEP_MIN, KEEP_MAX);
                 let since = Instant::now();
                 let client = Client { name: name.clone(), address, mount, since, keep };
@@ -66,13 +77,13 @@ pub(super) async fn attend(incoming: Incoming, stranger: OwnedSemaphorePermit, h
             (ToServer::Greeting(Greeting { version, .. }), _) if version != VERSION => {
                 End::other_version("other server", version)
             }
-            (ToServer::Greeting(greeting), Role::Server) => {
+            (ToServer::Greeting(greeting), Some(Role::Server)) => {
                 hall.gossip.attend(&connection, control.send, greeting).await
             }
-            (ToServer::Hello { .. }, Role::Server) => End::violation(
+            (ToServer::Hello { .. }, Some(Role::Server)) => End::violation(
                 "a server's certificate is no client's; issue one with --role client",
             ),
-            (ToServer::Greeting(_), Role::Client) => End::violation(
+            (ToServer::Greeting(_), Some(Role::Client)) => End::violation(
                 "a client's certificate is no server's; issue one with --role server",
             ),
         },
@@ -83,10 +94,10 @@ pub(super) async fn attend(incoming: Incoming, stranger: OwnedSemaphorePermit, h
         End::Lost(
             error @ (ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed),
         ) => {
-            info!(%address, %name, "left: {}", certs::explain(&error, role));
+            info!(%address, %name, "left: {}", certs::explain(&error, seen_as));
         }
         End::Lost(error) => {
-            warn!(%address, %name, "lost: {}", certs::explain(&error, role));
+            warn!(%address, %name, "lost: {}", certs::explain(&error, seen_as));
         }
         End::Closed(code, reason) => {
             warn!(%address, %name, "closed the connection: {reason}");
@@ -100,6 +111,28 @@ async fn first_message(connection: &Connection) -> Result<(Control, ToServer), E
     let (send, mut recv) = connection.accept_bi().await.map_err(End::Lost)?;
     let said = read(&mut recv).await?;
     Ok((Control { send, recv }, said))
+}
+
+/// Makes a member of who shows a good token.
+async fn admit(connection: &Connection, mut control: Control, join: &Join, hall: &Hall) -> End {
+    if join.version != VERSION {
+        return End::other_version("new machine", join.version);
+    }
+    let Some(authority) = &hall.authority else {
+        return End::violation("this server makes no members: the authority's key is not here");
+    };
+    let joined = match authority.admit(join, SystemTime::now()) {
+        Ok(joined) => joined,
+        Err(why) => return End::Closed(CloseCode::Refused, format!("{why:#}")),
+    };
+    if let Err(end) = tell(&mut control.send, &ToClient::Joined(joined)).await {
+        return end;
+    }
+    info!(address = %connection.remote_address(), name = join.name, role = %join.role, "joined the pool");
+    match timeout(HELLO_MAX, connection.closed()).await {
+        Ok(error) => End::Lost(error),
+        Err(_) => End::violation("nothing is expected after joining"),
+    }
 }
 
 /// Welcomes the client, then serves its data streams and tells it how much is lent, and who else lends.

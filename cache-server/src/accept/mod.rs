@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Endpoint, TokioRuntime};
-use rampool_protocol::certs::Identity;
+use rampool_keys::authority::Authority;
+use rampool_protocol::certs::{Admission, Identity};
 use rampool_protocol::control::{CloseCode, Lending};
 use rampool_protocol::endpoint;
 use tokio::sync::{Semaphore, watch};
@@ -50,6 +51,8 @@ pub(crate) struct Hall {
     pub(crate) clients: Arc<Clients>,
     pub(crate) lending: watch::Receiver<Lending>,
     pub(crate) gossip: Gossip,
+    /// Makes members, where its key is here.
+    pub(crate) authority: Option<Arc<Authority>>,
 }
 
 impl Acceptor {
@@ -57,10 +60,14 @@ impl Acceptor {
     ///
     /// # Errors
     /// Those of bind(2).
-    pub(crate) fn bind(address: SocketAddr, identity: &Identity) -> io::Result<Self> {
+    pub(crate) fn bind(
+        address: SocketAddr,
+        identity: &Identity,
+        admission: Admission,
+    ) -> io::Result<Self> {
         let bound = endpoint::bind(address)?;
         let hint = bound.hint();
-        let mut config = identity.server_config();
+        let mut config = identity.server_config(admission);
         config.max_incoming(STRANGERS_MAX);
         let endpoint = Endpoint::new(
             endpoint::endpoint_config(),

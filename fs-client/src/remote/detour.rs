@@ -1,32 +1,34 @@
-//! For a moment all servers are gone round: then nobody looks for who holds what, which costs a reader more than a fast
-//! source's answer does.
+//! For a moment all servers are gone round by reads of a length: then nobody looks for who holds what, which is felt beside a
+//! source that answers fast.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::pace::Length;
+
 /// What was decided for one read holds for others for so long: little beside the pauses after which servers are probed.
 const HOLDS: Duration = Duration::from_millis(1);
 
-/// Until when no server is asked by short reads.
+/// Until when no server is asked.
 pub(super) struct Detour {
     started: Instant,
-    /// In nanoseconds after that.
-    until: AtomicU64,
+    /// In nanoseconds after that, for reads of each length.
+    until: [AtomicU64; 3],
 }
 
 impl Detour {
     pub(super) fn new(now: Instant) -> Self {
-        Self { started: now, until: AtomicU64::new(0) }
+        Self { started: now, until: Default::default() }
     }
 
     /// All servers were found to be gone round.
-    pub(super) fn begins(&self, now: Instant) {
-        self.until.store(self.nanos(now + HOLDS), Relaxed);
+    pub(super) fn begins(&self, length: Length, now: Instant) {
+        self.until[length as usize].store(self.nanos(now + HOLDS), Relaxed);
     }
 
     /// Whether that still holds.
-    pub(super) fn holds(&self, now: Instant) -> bool {
-        self.nanos(now) < self.until.load(Relaxed)
+    pub(super) fn holds(&self, length: Length, now: Instant) -> bool {
+        self.nanos(now) < self.until[length as usize].load(Relaxed)
     }
 
     fn nanos(&self, at: Instant) -> u64 {
@@ -43,12 +45,13 @@ mod tests {
     fn it_holds_for_a_moment() {
         let start = Instant::now();
         let detour = Detour::new(start);
-        assert!(!detour.holds(start));
+        let holds = |at| [Length::Short, Length::Long].map(|length| detour.holds(length, at));
+        assert_eq!(holds(start), [false, false]);
         let now = start + Duration::from_secs(3600);
-        detour.begins(now);
-        assert!(detour.holds(now) && detour.holds(now + HOLDS / 2));
-        assert!(!detour.holds(now + HOLDS));
-        detour.begins(now + HOLDS);
-        assert!(detour.holds(now + HOLDS));
+        detour.begins(Length::Long, now);
+        assert_eq!([holds(now), holds(now + HOLDS / 2)], [[false, true]; 2]);
+        assert_eq!(holds(now + HOLDS), [false, false]);
+        detour.begins(Length::Long, now + HOLDS);
+        assert_eq!(holds(now + HOLDS), [false, true]);
     }
 }

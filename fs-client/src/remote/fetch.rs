@@ -146,7 +146,7 @@ impl Tier {
     /// How to get the blocks of a short read.
     pub(crate) fn way_to(&self, file: FileKey, blocks: &[BlockIndex]) -> WayTo {
         let now = Instant::now();
-        if self.shared.detour.holds(now) {
+        if self.shared.detour.holds(Length::Short, now) {
             return WayTo::Source;
         }
         let mut holder = None;
@@ -165,9 +165,7 @@ impl Tier {
         match server.way(Length::Short, source, use_servers, now) {
             None => WayTo::Nobody,
             Some((Way::Round, _)) => {
-                if self.shared.servers.all().all(|(_, server)| server.is_gone_round()) {
-                    self.shared.detour.begins(now);
-                }
+                self.shared.note_detour(Length::Short, now);
                 WayTo::Source
             }
             Some((way, wait)) => {
@@ -197,6 +195,9 @@ impl Shared {
     fn holders(&self, wanted: &[Wanted<'_>], now: Instant) -> Vec<Holder> {
         let length = Length::of(wanted.len());
         let mut holders: Vec<Holder> = Vec::new();
+        if self.detour.holds(length, now) {
+            return holders;
+        }
         for (n, wanted) in wanted.iter().enumerate() {
             let Some(lent) = self.lent(wanted.key) else { continue };
             let known = holders.iter().position(|holder| holder.index == lent.server);
@@ -217,6 +218,9 @@ impl Shared {
                 break;
             }
         }
+        if holders.iter().all(|holder| holder.ask.is_none()) {
+            self.note_detour(length, now);
+        }
         if self.use_servers == UseServers::Auto {
             let mut comes = vec![false; wanted.len()];
             for holder in holders.iter().filter(|holder| holder.ask.is_some()) {
@@ -226,6 +230,13 @@ impl Shared {
             holders.iter_mut().for_each(|holder| holder.blocks.retain(|&(n, _)| comes[n]));
         }
         holders
+    }
+
+    /// If all servers are gone round by reads of a length, that holds for a moment.
+    fn note_detour(&self, length: Length, now: Instant) {
+        if self.servers.all().all(|(_, server)| server.is_gone_round(length)) {
+            self.detour.begins(length, now);
+        }
     }
 
     /// Opens what a server answered into the readers' buffers.

@@ -94,10 +94,10 @@ impl Out {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys;
     use crate::remote::asker::{Asker, SourceRead, Told, Waits};
+    use rampool_keys::pool;
     use rampool_protocol::block::RemoteKey;
-    use rampool_protocol::certs::{Identity, Role, SERVER_NAME};
+    use rampool_protocol::certs::{Admission, Identity, Role, SERVER_NAME};
     use rampool_protocol::frame::{HEADER_SIZE, Verb};
     use std::net::Ipv4Addr;
     use std::sync::Arc;
@@ -126,12 +126,12 @@ mod tests {
     async fn connected(window: u32) -> [(quinn::Endpoint, quinn::Connection); 2] {
         let temp = tempfile::tempdir().unwrap();
         let pool = temp.path().join("pool");
-        keys::init(&pool).unwrap();
+        pool::init(&pool).unwrap();
         let identity = |name: &str, role| {
-            keys::issue(&pool, name, role, None, 1).unwrap();
+            pool::issue(&pool, name, role, None, 1).unwrap();
             Identity::load(&pool.join(name), role).unwrap()
         };
-        let mut config = identity("server", Role::Server).server_config();
+        let mut config = identity("server", Role::Server).server_config(Admission::Members);
         let mut transport = quinn::TransportConfig::default();
         transport.stream_receive_window(window.into());
         config.transport_config(Arc::new(transport));

@@ -231,7 +231,9 @@ async fn read_news(
         match read_message(connection, tell).await? {
             ToClient::Lending(lending) => server.lends(lending),
             ToClient::Members(members) => shared.members.tells(server.address.found, members),
-            ToClient::Welcome { .. } => bail!("the server welcomed us twice"),
+            ToClient::Welcome { .. } | ToClient::Joined(_) => {
+                bail!("the server said what nobody has asked")
+            }
         }
     }
 }

@@ -179,10 +179,9 @@ impl Server {
         Some((way, Wait::of(usual, source)))
     }
 
-    /// Whether no short read asks it: it is gone round, or not there.
-    pub(super) fn is_gone_round(&self) -> bool {
-        !self.connected.load(Relaxed)
-            || self.judgement.lock().routes[Length::Short as usize].goes_round()
+    /// Whether no read of a length asks it: it is gone round, or not there.
+    pub(super) fn is_gone_round(&self, length: Length) -> bool {
+        !self.connected.load(Relaxed) || self.judgement.lock().routes[length as usize].goes_round()
     }
 
     /// Whether it is worth lending to: what streams pass over where its long reads are faster than the source's, other

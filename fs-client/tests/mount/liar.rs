@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rampool_protocol::block::{PutEntry, RemoteKey, SealedBlock};
-use rampool_protocol::certs::{Identity, Role};
+use rampool_protocol::certs::{Admission, Identity, Role};
 use rampool_protocol::control::{self, Lending, ToClient};
 use rampool_protocol::endpoint;
 use rampool_protocol::frame::{self, HEADER_SIZE, Header, Verb};
@@ -67,7 +67,7 @@ impl Liar {
             runtime.block_on(async {
                 let endpoint = quinn::Endpoint::new(
                     endpoint::endpoint_config(),
-                    Some(identity.server_config()),
+                    Some(identity.server_config(Admission::Members)),
                     bound.socket,
                     Arc::new(quinn::TokioRuntime),
                 )

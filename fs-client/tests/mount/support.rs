@@ -188,8 +188,26 @@ impl Server {
         Self::join(keys, listen, &[])
     }
 
+    /// Starts the first of a new pool, with its keys in a directory.
+    pub(crate) fn found(keys: &Path) -> Self {
+        Self::start_with(keys, "127.0.0.1:0", &["--init"])
+    }
+
+    /// What machines join with.
+    pub(crate) fn token(&self, keys: &Path) -> String {
+        let mut command = rampool_server();
+        command.args(["token", "--address", &self.address, "--keys"]).arg(keys);
+        String::from_utf8(run(&mut command).stdout).unwrap().trim().to_owned()
+    }
+
     /// Starts one that joins others.
     pub(crate) fn join(keys: &Path, listen: &str, others: &[&Self]) -> Self {
+        let joined: Vec<&str> =
+            others.iter().flat_map(|other| ["--join", &other.address]).collect();
+        Self::start_with(keys, listen, &joined)
+    }
+
+    fn start_with(keys: &Path, listen: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut process = rampool_server()
             .args(["--listen", listen, "--lend", "256M"])
@@ -197,7 +215,7 @@ impl Server {
             .arg(keys)
             .arg("--status-socket")
             .arg(dir.path().join("status.sock"))
-            .args(others.iter().flat_map(|other| ["--join", &*other.address]))
+            .args(more)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -1,4 +1,4 @@
-//! `rampool keys`: makes a pool's CA and issues certificates for its machines.
+//! A pool's certificate authority, and the certificates of its machines, as files.
 //!
 //! A pool's CA directory holds `ca.pem`, `ca.key` and a directory for each certificate issued,
 //! ready to be copied to its machine: `ca.pem`, `cert.pem` and `key.pem`. Nothing is ever
@@ -12,34 +12,34 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use rampool_protocol::certs::{
-    self, CA_FILE, CERT_FILE, CertificateFacts, KEY_FILE, Role, SERVER_NAME,
-};
+use rampool_protocol::certs::{self, CA_FILE, CERT_FILE, CertificateFacts, KEY_FILE, Role};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
 };
+
+use crate::authority::{Authority, Holder};
+use crate::whole::make_whole;
 
 /// The CA's private key in a pool's CA directory.
-const CA_KEY_FILE: &str = "ca.key";
-
-/// The name that every client certificate carries. Nobody checks it; a certificate must have one.
-const CLIENT_NAME: &str = "client.rampool";
+pub(crate) const CA_KEY_FILE: &str = "ca.key";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_DAYS: u32 = 3650;
+/// The server that has the authority's key has its own certificate for as long as the browsers' forum allows.
+const FOUNDER_DAYS: u32 = 825;
 
 /// Validity begins so much before now, for machines whose clocks are behind.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60 * 60);
 
 /// A name becomes a directory and a certificate's subject.
-const NAME_BYTES_MAX: usize = 64;
+pub(crate) const NAME_BYTES_MAX: usize = 64;
 
 /// Makes a new pool: a CA in `dir`.
 ///
 /// # Errors
 /// When there is a CA already, or the directory cannot be written.
-pub(crate) fn init(dir: &Path) -> anyhow::Result<()> {
+pub fn init(dir: &Path) -> anyhow::Result<()> {
     let (certificate, key) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
     for file in [&certificate, &key] {
         if file.symlink_metadata().is_ok() {
@@ -54,7 +54,11 @@ pub(crate) fn init(dir: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
         made => made.with_context(|| format!("cannot make {}", dir.display()))?,
     }
+    write_ca(dir)
+}
 
+fn write_ca(dir: &Path) -> anyhow::Result<()> {
+    let (certificate, key) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
     // Pools differ in their CA's name, so that a certificate of another pool is refused as such.
     let mut params = params(&format!("rampool pool {:08x}", rand::random::<u32>()), CA_DAYS);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -69,7 +73,7 @@ pub(crate) fn init(dir: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When there is no CA, the name is unfit, the directory exists or cannot be written.
-pub(crate) fn issue(
+pub fn issue(
     dir: &Path,
     name: &str,
     role: Role,
@@ -80,24 +84,9 @@ pub(crate) fn issue(
     if days == 0 {
         bail!("a certificate must be valid for a day at least");
     }
-    let ca_pem = read(&dir.join(CA_FILE))?;
-    let ca_key = KeyPair::from_pem(&read(&dir.join(CA_KEY_FILE))?)
-        .with_context(|| format!("{} holds no private key", dir.join(CA_KEY_FILE).display()))?;
-    let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key)
-        .with_context(|| format!("{} holds no certificate", dir.join(CA_FILE).display()))?;
-
-    let mut params = params(name, days);
-    let (usage, alternative) = match role {
-        Role::Client => (ExtendedKeyUsagePurpose::ClientAuth, CLIENT_NAME),
-        Role::Server => (ExtendedKeyUsagePurpose::ServerAuth, SERVER_NAME),
-    };
-    params.extended_key_usages = vec![usage];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.subject_alt_names =
-        vec![rcgen::SanType::DnsName(alternative.try_into().expect("a plain ASCII name"))];
-    params.use_authority_key_identifier_extension = true;
+    let authority = Authority::load(dir)?;
     let pair = new_key()?;
-    let certificate = params.signed_by(&pair, &issuer).context("cannot sign the certificate")?;
+    let certificate = authority.certificate(&pair, name, Holder::Member(role), days)?;
 
     let out = out.map_or_else(|| dir.join(name), Path::to_owned);
     new_directory(&out).map_err(|error| match error.kind() {
@@ -107,16 +96,37 @@ pub(crate) fn issue(
         ),
         _ => anyhow::anyhow!("cannot make {}: {error}", out.display()),
     })?;
-    write_new(&out.join(CA_FILE), &ca_pem)?;
+    write_new(&out.join(CA_FILE), authority.ca_pem())?;
     write_new(&out.join(KEY_FILE), &pair.serialize_pem())?;
     write_new(&out.join(CERT_FILE), &certificate.pem())
+}
+
+/// Makes a new pool in `dir`, and this machine its first server, with its keys in the same directory. False if there
+/// are keys already.
+///
+/// # Errors
+/// The directory cannot be written, or holds a part of what it should.
+pub fn found(dir: &Path) -> anyhow::Result<bool> {
+    if dir.join(CERT_FILE).exists() {
+        return Ok(false);
+    }
+    make_whole(dir, |new| {
+        write_ca(new)?;
+        let authority = Authority::load(new)?;
+        let pair = new_key()?;
+        let name = crate::machine_name();
+        let certificate = authority.certificate(&pair, &name, Holder::Authority, FOUNDER_DAYS)?;
+        write_new(&new.join(KEY_FILE), &pair.serialize_pem())?;
+        write_new(&new.join(CERT_FILE), &certificate.pem())
+    })?;
+    Ok(true)
 }
 
 /// What the certificates in a CA's or a machine's directory say, one line each.
 ///
 /// # Errors
 /// When there is none, or one cannot be read.
-pub(crate) fn show(dir: &Path) -> anyhow::Result<String> {
+pub fn show(dir: &Path) -> anyhow::Result<String> {
     let mut files: Vec<PathBuf> = vec![dir.join(CA_FILE), dir.join(CERT_FILE)];
     let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     for entry in entries {
@@ -165,7 +175,7 @@ fn table(facts: &[CertificateFacts]) -> String {
     lines.join("\n")
 }
 
-fn params(name: &str, days: u32) -> CertificateParams {
+pub(crate) fn params(name: &str, days: u32) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -175,18 +185,28 @@ fn params(name: &str, days: u32) -> CertificateParams {
     params
 }
 
-fn check_name(name: &str) -> anyhow::Result<()> {
-    let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+/// Whether a name may have this in it.
+pub(crate) fn may_be_in_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+/// A name must be fit for a directory and a certificate.
+pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
     let reserved = ["", ".", "..", CA_FILE, CA_KEY_FILE, CERT_FILE, KEY_FILE];
-    if name.len() > NAME_BYTES_MAX || reserved.contains(&name) || !name.chars().all(fit) {
+    if name.len() > NAME_BYTES_MAX
+        || reserved.contains(&name)
+        || !name.chars().all(may_be_in_a_name)
+    {
+        // It may come from anybody, and is logged.
+        let shown: String = name.escape_debug().take(2 * NAME_BYTES_MAX).collect();
         bail!(
-            "'{name}' cannot be a name; take up to {NAME_BYTES_MAX} letters, digits, '.', '_' and '-'"
+            "'{shown}' cannot be a name; take up to {NAME_BYTES_MAX} letters, digits, '.', '_' and '-'"
         );
     }
     Ok(())
 }
 
-fn new_key() -> anyhow::Result<KeyPair> {
+pub(crate) fn new_key() -> anyhow::Result<KeyPair> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot make a key")
 }
 
@@ -194,7 +214,7 @@ fn new_directory(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(dir)
 }
 
-fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
@@ -203,7 +223,7 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| {
         format!("cannot read {}; make a pool with 'rampool keys init'", path.display())
     })
@@ -257,6 +277,17 @@ mod tests {
         let error = issue(pool, "a", Role::Server, None, 1).unwrap_err().to_string();
         assert!(error.contains("/a exists already"), "{error}");
         assert_eq!(fs::read(pool.join("a/cert.pem")).unwrap(), cert);
+    }
+
+    #[test]
+    fn a_pool_is_founded_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("keys");
+        assert!(found(&dir).unwrap());
+        Identity::load(&dir, Role::Server).unwrap();
+        let cert = fs::read(dir.join(CERT_FILE)).unwrap();
+        assert!(!found(&dir).unwrap());
+        assert_eq!(fs::read(dir.join(CERT_FILE)).unwrap(), cert);
     }
 
     #[test]

@@ -1,0 +1,90 @@
+//! Who belongs to the pool: making one, letting others in, and joining.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use rampool_cli::show::show;
+use rampool_cli::status::fetch;
+use rampool_keys::authority::Authority;
+use rampool_keys::join::NewMember;
+use rampool_keys::{known_server, machine_name, pool};
+use rampool_protocol::certs::{Identity, Role};
+use rampool_protocol::endpoint::PORT_DEFAULT;
+
+use crate::args::{JoinArgs, TokenArgs};
+use crate::gossip;
+use crate::status::{Report, find_socket};
+
+/// Who this server is.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) identity: Identity,
+    /// Present where the pool's key is.
+    pub(crate) authority: Option<Authority>,
+    /// A server of the pool that it has joined by.
+    pub(crate) known: Option<String>,
+}
+
+impl Membership {
+    /// By the keys in `dir`. With `init` they are made first where there are none, and with them a pool.
+    ///
+    /// # Errors
+    /// The keys are not there, or not what they should be.
+    pub(crate) fn load(dir: &Path, init: bool) -> anyhow::Result<Self> {
+        if init && pool::found(dir)? {
+            tracing::warn!("made a new pool, with its keys in {}", dir.display());
+        }
+        // Its text has the cause already.
+        let identity = Identity::load(dir, Role::Server).map_err(|error| anyhow!("{error}"))?;
+        let known = known_server(dir).ok().flatten();
+        Ok(Self { identity, authority: Authority::find(dir)?, known })
+    }
+}
+
+/// Prints a token.
+///
+/// # Errors
+/// The authority's key is not here.
+pub(crate) fn token(args: &TokenArgs) -> anyhow::Result<()> {
+    let Some(authority) = Authority::find(&args.keys)? else {
+        bail!(
+            "the pool's key is not in {}: tokens are made where the pool was, with 'rampool-server --init'",
+            args.keys.display()
+        );
+    };
+    let address = args.address.clone().unwrap_or_else(own_address);
+    eprintln!("rampool-server: machines ask {address} (see --address), for {} hours", args.hours);
+    let time = Duration::from_secs(3600 * u64::from(args.hours));
+    let token = authority.token(&address, args.role.map(Into::into), time)?;
+    show(&format!("{token}\n")).context("cannot write to stdout")
+}
+
+/// Where others find the server of this machine: as it says itself, if it runs.
+fn own_address() -> String {
+    let says = fetch(&find_socket(PORT_DEFAULT)).ok();
+    let report = says.and_then(|document| serde_json::from_str::<Report>(&document).ok());
+    let advertised = report.map(|report| report.advertised().to_owned());
+    let guessed = || {
+        let any = SocketAddr::from(([0, 0, 0, 0], PORT_DEFAULT));
+        gossip::own_address(any).to_string()
+    };
+    advertised.filter(|address| !address.is_empty()).unwrap_or_else(guessed)
+}
+
+/// Gets this machine the keys of a server.
+///
+/// # Errors
+/// There are keys already, or the token's server does not let it in.
+pub(crate) fn join(args: &JoinArgs) -> anyhow::Result<()> {
+    let JoinArgs { token, name, keys } = args;
+    let name = name.clone().unwrap_or_else(machine_name);
+    NewMember::new(&name, Role::Server)?.join(token, keys)?;
+    eprintln!(
+        "rampool-server: {name} belongs to the pool of {}; its keys are in {}",
+        token.address(),
+        keys.display()
+    );
+    Ok(())
+}
