@@ -42,7 +42,7 @@ const ROUNDS: usize = 4;
 
 /// So many blocks in a row that are here already are read once more with those round them: on any disk that takes less than a
 /// further read.
-const OVER_MAX: u64 = 16;
+pub(crate) const OVER_MAX: u64 = 16;
 
 /// A read that the cache alone could not answer.
 struct Miss {
@@ -289,19 +289,24 @@ impl Filesystem {
         if ask {
             since = Instant::now();
         }
-        let (mut from_source, mut counts) = (0, true);
-        let mut at = 0;
-        while at < led.len() {
-            if arrived[at] {
-                at += 1;
-                continue;
+        // What has arrived is read over, too, where that is little.
+        let (mut late, mut missing, mut here) = (Vec::new(), Vec::new(), Vec::new());
+        for ((&index, slot), &has_arrived) in led.iter().zip(slots).zip(&arrived) {
+            match has_arrived {
+                true => here.push(slot),
+                false => {
+                    late.push(index);
+                    missing.push(slot);
+                }
             }
-            let late = arrived[at..].iter().position(|&here| here).unwrap_or(led.len() - at);
-            let count = at_once(&led[at..at + late]);
-            let (part, slots) = (&led[at..at + count], &mut slots[at..at + count]);
+        }
+        let (from_source, mut counts) = (late.len(), true);
+        let mut at = 0;
+        while at < late.len() {
+            let count = at_once(&late[at..]);
+            let (part, slots) = (&late[at..at + count], &mut missing[at..at + count]);
             counts &= self.read_source(handle, state.size, part, slots)?;
             self.metrics.count_bytes(Layer::Source, count * BLOCK_SIZE);
-            from_source += count;
             at += count;
         }
         // In how many pieces it was read is the source's business: a server would have given all of it at once.
@@ -309,7 +314,12 @@ impl Filesystem {
             self.remote.source_took(led.len(), since);
         }
 
-        let blocks: Vec<Block> = slots.into_iter().map(Empty::publish).collect();
+        let (mut here, mut missing) = (here.into_iter(), missing.into_iter());
+        let in_order = arrived.iter().map(|&has_arrived| {
+            let slot = if has_arrived { here.next() } else { missing.next() };
+            slot.expect("a slot for each block").publish()
+        });
+        let blocks: Vec<Block> = in_order.collect();
         for ((&index, block), seen) in led.iter().zip(&blocks).zip(seen) {
             if let Some(seen) = seen {
                 self.cache.insert(key(index), block.clone(), seen, how);

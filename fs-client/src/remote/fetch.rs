@@ -21,6 +21,7 @@ use super::{Tier, UseServers};
 use crate::arena::Empty;
 use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::pace::Length;
+use crate::read::OVER_MAX;
 use crate::sync::sync_channel;
 
 /// How long a reader that waits for servers does so at least, before it reads the source.
@@ -272,13 +273,14 @@ impl Shared {
 }
 
 /// Of the blocks that could come from servers, leaves those to the source that lie in short gaps of what it has to
-/// give anyway: one long read is better than many short ones.
+/// give anyway: one long read is better than many short ones. Few blocks between that nobody wants are read over.
 fn leave_gaps(count: usize, index: impl Fn(usize) -> BlockIndex, comes: &mut [bool]) {
     let mut at = 0;
     while at < count {
         let end = (at..count).find(|&n| !comes[n]).unwrap_or(count);
         let is_between = at > 0 && end < count && end - at <= GAP_MAX;
-        if is_between && index(end).0 - index(at - 1).0 == (end - at + 1) as u64 {
+        let is_near = |n: usize| index(n + 1).0 - index(n).0 <= OVER_MAX + 1;
+        if is_between && (at - 1..end).all(is_near) {
             comes[at..end].fill(false);
         }
         at = end + 1;
@@ -374,7 +376,9 @@ mod tests {
         assert_eq!(left("..xx..x.x."), "..........");
         assert_eq!(left("xx.xx.xx"), "xx....xx", "the ends are no gaps");
         assert_eq!(left(".x. .xx.x"), "... ....x");
-        assert_eq!(left(".x .x"), ".x .x", "there is a block between that is here already");
+        assert_eq!(left(".x .x .x"), ".. .. .x", "over a block that is here already");
+        let far = format!(".x{}x.", " ".repeat(OVER_MAX as usize + 1));
+        assert_eq!(left(&far), far);
         let long = format!(".{}.", "x".repeat(GAP_MAX + 1));
         assert_eq!(left(&long), long);
         for same in ["", "xxx", "...", "x"] {
