@@ -11,8 +11,8 @@ use rampool_cli::config::{Definition, Line, Refusal, Setting};
 use rampool_cli::log;
 use rampool_cli::size::ByteSize;
 use rampool_keys::SERVER_KEYS;
-use rampool_keys::token::Token;
-use rampool_protocol::certs::Role;
+use rampool_keys::authority::TOKEN_HOURS_MAX;
+use rampool_keys::command::{JoinArgs, RoleArg};
 use rampool_protocol::endpoint::PORT_DEFAULT;
 
 use crate::lend::{Detector, Limit, Policy, Share, sense};
@@ -142,38 +142,11 @@ pub(crate) struct TokenArgs {
     #[arg(long, value_enum, value_name = "ROLE")]
     pub(crate) role: Option<RoleArg>,
     /// For how many hours it is good
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=720))]
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=TOKEN_HOURS_MAX.into()))]
     pub(crate) hours: u16,
     /// The directory with the authority's ca.pem and ca.key
     #[arg(long, value_name = "DIR", default_value = SERVER_KEYS)]
     pub(crate) keys: PathBuf,
-}
-
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct JoinArgs {
-    /// What 'rampool-server token' has printed on a server of the pool
-    pub(crate) token: Token,
-    /// What this machine is called in status and logs [default: its host name]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Where its keys are put: a directory that is empty or not there
-    #[arg(long, value_name = "DIR", default_value = SERVER_KEYS)]
-    pub(crate) keys: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum RoleArg {
-    Client,
-    Server,
-}
-
-impl From<RoleArg> for Role {
-    fn from(role: RoleArg) -> Self {
-        match role {
-            RoleArg::Client => Self::Client,
-            RoleArg::Server => Self::Server,
-        }
-    }
 }
 
 #[derive(Clone, Debug, Subcommand)]

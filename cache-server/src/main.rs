@@ -34,7 +34,7 @@ use rampool_cli::log::{Log, Target};
 use rampool_cli::service as manager;
 use rampool_cli::show::show;
 use rampool_cli::status::{StatusSocket, fetch};
-use rampool_protocol::certs::Admission;
+use rampool_protocol::certs::{Admission, Role};
 use rustix::mm::MlockAllFlags;
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Task::Status(socket, shape) => show_status(&socket, shape),
         Task::Drain(socket) => drain(&socket),
         Task::Token(args) => membership::token(&args),
-        Task::Join(args) => membership::join(&args),
+        Task::Join(args) => args.join(Role::Server),
         Task::Generate(what) => generate(&what),
         Task::Serve(settings) => {
             let log = match Log::start(&settings.log, settings.log_format, Target::Stderr) {

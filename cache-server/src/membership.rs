@@ -1,19 +1,17 @@
-//! Who belongs to the pool: making one, letting others in, and joining.
+//! Who this server is, and what lets others join its pool.
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use rampool_cli::show::show;
 use rampool_cli::status::fetch;
 use rampool_keys::authority::Authority;
-use rampool_keys::join::NewMember;
-use rampool_keys::{known_server, machine_name, pool};
+use rampool_keys::{known_server, pool};
 use rampool_protocol::certs::{Identity, Role};
 use rampool_protocol::endpoint::PORT_DEFAULT;
 
-use crate::args::{JoinArgs, TokenArgs};
+use crate::args::TokenArgs;
 use crate::gossip;
 use crate::status::{Report, find_socket};
 
@@ -56,8 +54,8 @@ pub(crate) fn token(args: &TokenArgs) -> anyhow::Result<()> {
     };
     let address = args.address.clone().unwrap_or_else(own_address);
     eprintln!("rampool-server: machines ask {address} (see --address), for {} hours", args.hours);
-    let time = Duration::from_secs(3600 * u64::from(args.hours));
-    let token = authority.token(&address, args.role.map(Into::into), time)?;
+    let role = args.role.map(Into::into);
+    let token = authority.token(&address, role, args.hours)?;
     show(&format!("{token}\n")).context("cannot write to stdout")
 }
 
@@ -71,20 +69,4 @@ fn own_address() -> String {
         gossip::own_address(any).to_string()
     };
     advertised.filter(|address| !address.is_empty()).unwrap_or_else(guessed)
-}
-
-/// Gets this machine the keys of a server.
-///
-/// # Errors
-/// There are keys already, or the token's server does not let it in.
-pub(crate) fn join(args: &JoinArgs) -> anyhow::Result<()> {
-    let JoinArgs { token, name, keys } = args;
-    let name = name.clone().unwrap_or_else(machine_name);
-    NewMember::new(&name, Role::Server)?.join(token, keys)?;
-    eprintln!(
-        "rampool-server: {name} belongs to the pool of {}; its keys are in {}",
-        token.address(),
-        keys.display()
-    );
-    Ok(())
 }

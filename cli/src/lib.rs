@@ -1,7 +1,7 @@
 //! What the programs share towards those who run them.
 //!
 //! Command lines and configuration files ([`config`]), manuals and completions made from them ([`generate`]), logs
-//! ([`log`]), what a service manager is told ([`service`]), and how a running daemon is found and tells about itself ([`daemon`], [`status`]).
+//! ([`log`]), what goes to stdout ([`show`]), what a service manager is told ([`service`]), and how a running daemon is found and tells about itself ([`daemon`], [`status`]).
 
 pub mod config;
 pub mod daemon;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use rampool_cli::config::{Definition, Line, Refusal, Setting};
 use rampool_cli::log;
-use rampool_keys::token::Token;
-use rampool_protocol::certs::Role;
+use rampool_keys::command::{JoinArgs, RoleArg};
+use rampool_keys::pool::MEMBER_DAYS;
 
 use crate::failure::Failure;
 use crate::plan::kernel_option;
@@ -136,18 +136,6 @@ pub(crate) struct MountArgs {
     pub(crate) ready_fd: Option<i32>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct JoinArgs {
-    /// What 'rampool-server token' has printed on a server of the pool
-    pub(crate) token: Token,
-    /// What this machine is called in status and logs [default: its host name]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Where its keys are put: a directory that is empty or not there
-    #[arg(long, value_name = "DIR", default_value = rampool_keys::CLIENT_KEYS)]
-    pub(crate) keys: PathBuf,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// Make a new pool: its own certificate authority, in DIR
@@ -165,7 +153,7 @@ pub(crate) enum KeysCommand {
         #[arg(long, value_enum)]
         role: RoleArg,
         /// How long the certificate is valid
-        #[arg(long, default_value_t = 825)]
+        #[arg(long, default_value_t = MEMBER_DAYS)]
         days: u32,
     },
     /// Show what the certificates in DIR are, and until when
@@ -206,21 +194,6 @@ pub(crate) enum Format {
     Table,
     /// For scripts
     Json,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum RoleArg {
-    Client,
-    Server,
-}
-
-impl From<RoleArg> for Role {
-    fn from(role: RoleArg) -> Self {
-        match role {
-            RoleArg::Client => Self::Client,
-            RoleArg::Server => Self::Server,
-        }
-    }
 }
 
 /// The command line, whose `mount` has options that can be set in files and by `-o`.

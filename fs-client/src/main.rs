@@ -20,7 +20,6 @@ mod handles;
 mod helper;
 mod holders;
 mod inodes;
-mod join;
 mod kept;
 mod local;
 mod metrics;
@@ -52,6 +51,7 @@ use rampool_cli::config::{Line, Refusal};
 use rampool_cli::log::{Format, Log, Target};
 use rampool_cli::{generate, show};
 use rampool_keys::pool;
+use rampool_protocol::certs::Role;
 
 use args::{Cli, Command, GenerateCommand, KeysCommand};
 use background::Ready;
@@ -109,7 +109,9 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
             pool::issue(dir, name, (*role).into(), None, *days)?;
         }
         Command::Keys(KeysCommand::Show { dir }) => tell(&format!("{}\n", pool::show(dir)?))?,
-        Command::Join(args) => join::join(args)?,
+        Command::Join(args) => {
+            args.join(Role::Client).map_err(|error| Failure::system(format!("{error:#}")))?;
+        }
         Command::Generate(what) => generate(what)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -166,5 +168,19 @@ fn levels_of(verbose: u8, levels: Option<&str>) -> String {
         // What fuser has to say, we say better.
         level @ ("error" | "warn" | "info") => format!("warn,fuser=error,rampool={level}"),
         detailed => detailed.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_by_v_goes_before_what_a_file_says() {
+        assert_eq!(levels_of(0, None), "warn,fuser=error,rampool=info");
+        assert_eq!(levels_of(0, Some("warn")), "warn,fuser=error,rampool=warn");
+        assert_eq!(levels_of(1, Some("warn")), "info,rampool=debug");
+        assert_eq!(levels_of(2, Some("warn")), "debug,rampool=trace");
+        assert_eq!(levels_of(0, Some("quinn=debug")), "quinn=debug");
     }
 }

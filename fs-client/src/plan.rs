@@ -60,7 +60,11 @@ impl Pool {
         if let Err(error) = &known
             && args.servers.is_empty()
         {
-            tracing::warn!("the pool is not used: {}: {}", dir.display(), plain(error));
+            tracing::warn!(
+                "the pool is not used: {}: {} (--server none leaves it out)",
+                dir.display(),
+                plain(error)
+            );
         }
         let known = known.ok().flatten();
         let keys = args.keys.clone().or_else(|| known.is_some().then(|| usual.to_owned()));

@@ -289,16 +289,20 @@ impl Filesystem {
         if ask {
             since = Instant::now();
         }
-        // What has arrived is read over, too, where that is little.
-        let (mut late, mut missing, mut here) = (Vec::new(), Vec::new(), Vec::new());
-        for ((&index, slot), &has_arrived) in led.iter().zip(slots).zip(&arrived) {
-            match has_arrived {
-                true => here.push(slot),
-                false => {
-                    late.push(index);
+        // What has arrived is read over, too, where that is little. Mostly nothing has.
+        let (mut late, mut missing, mut here) = (led, slots, Vec::new());
+        let mut others = Vec::new();
+        if arrived.contains(&true) {
+            let all = std::mem::take(&mut missing);
+            for ((&index, slot), &has_arrived) in led.iter().zip(all).zip(&arrived) {
+                if has_arrived {
+                    here.push(slot);
+                } else {
+                    others.push(index);
                     missing.push(slot);
                 }
             }
+            late = &others;
         }
         let (from_source, mut counts) = (late.len(), true);
         let mut at = 0;

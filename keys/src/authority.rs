@@ -1,6 +1,6 @@
 //! The authority of a pool: makes members, by hand or for those who show a token.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
@@ -20,11 +20,8 @@ use crate::token::Token;
 /// The name that every client certificate carries. Nobody checks it; a certificate must have one.
 const CLIENT_NAME: &str = "client.rampool";
 
-/// Who joins gets a certificate for so long.
-const JOINED_DAYS: u32 = 825;
-
-/// The longest for which a token is good.
-pub const TOKEN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The longest for which a token is good: 30 days.
+pub const TOKEN_HOURS_MAX: u16 = 720;
 
 /// What the tokens' key is made for.
 const TOKEN_KEY: &[u8] = b"rampool join token";
@@ -39,7 +36,6 @@ pub(crate) enum Holder {
 
 /// An authority, with its key.
 pub struct Authority {
-    dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     ca_pem: String,
     ca: CertificateDer<'static>,
@@ -62,7 +58,7 @@ impl Authority {
         let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).with_context(no_certificate)?;
         let issuer = Issuer::from_ca_cert_pem(&ca_pem, key).with_context(no_certificate)?;
         let tokens = hmac::Key::new(hmac::HMAC_SHA256, tokens.as_ref());
-        Ok(Self { dir: dir.to_owned(), issuer, ca_pem, ca, tokens })
+        Ok(Self { issuer, ca_pem, ca, tokens })
     }
 
     /// The same, if the directory has an authority's key.
@@ -111,19 +107,15 @@ impl Authority {
         params.signed_by(key, &self.issuer).context("cannot sign the certificate")
     }
 
-    /// A token with which machines join within `time`, in one role or either, by asking the server at `address`, which must
+    /// A token with which machines join within so many hours, in one role or either, by asking the server at `address`, which must
     /// have this authority's key.
     ///
     /// # Errors
     /// The time or the address is too long.
-    pub fn token(
-        &self,
-        address: &str,
-        role: Option<Role>,
-        time: Duration,
-    ) -> anyhow::Result<Token> {
+    pub fn token(&self, address: &str, role: Option<Role>, hours: u16) -> anyhow::Result<Token> {
         ensure!(address.len() <= 255, "an address of more than 255 bytes");
-        ensure!(time <= TOKEN_MAX, "a token is good for 30 days at most");
+        ensure!(hours <= TOKEN_HOURS_MAX, "a token is good for {TOKEN_HOURS_MAX} hours at most");
+        let time = Duration::from_secs(3600 * u64::from(hours));
         let ca = Fingerprint::of(&self.ca);
         let mut token = Token::unsealed(role, SystemTime::now() + time, ca, address);
         let seal = hmac::sign(&self.tokens, &token.sealed_bytes());
@@ -147,7 +139,7 @@ impl Authority {
             &request.public_key,
             &join.name,
             Holder::Member(join.role),
-            JOINED_DAYS,
+            pool::MEMBER_DAYS,
         )?;
         Ok(Joined { certificate: certificate.der().to_vec(), ca: self.ca.to_vec() })
     }
@@ -167,16 +159,11 @@ impl Authority {
         }
         Ok(())
     }
-
-    /// Where its key is.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
 }
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Authority").field("ca", &Fingerprint::of(&self.ca)).finish_non_exhaustive()
     }
 }
 
@@ -184,6 +171,7 @@ impl std::fmt::Debug for Authority {
 mod tests {
     use super::*;
     use crate::join::NewMember;
+    use rampool_protocol::certs;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -202,7 +190,7 @@ mod tests {
     fn a_token_lets_in_until_it_expires_in_its_role_and_by_its_authority() {
         let (_temp, authority) = authority();
         let now = SystemTime::now();
-        let token = authority.token("10.0.0.2:7167", Some(Role::Client), HOUR).unwrap();
+        let token = authority.token("10.0.0.2:7167", Some(Role::Client), 1).unwrap();
         let join = |role| NewMember::new("vm1", role).unwrap().asks(&token);
         authority.admit(&join(Role::Client), now).unwrap();
         let late = refused(&authority, &join(Role::Client), now + 2 * HOUR);
@@ -211,7 +199,7 @@ mod tests {
         let (_other, others) = self::authority();
         let theirs = refused(&others, &join(Role::Client), now);
         assert_eq!(theirs, "the token is not of this pool");
-        let either = authority.token("10.0.0.2:7167", None, HOUR).unwrap();
+        let either = authority.token("10.0.0.2:7167", None, 1).unwrap();
         let join = NewMember::new("vm1", Role::Server).unwrap().asks(&either);
         authority.admit(&join, now).unwrap();
     }
@@ -219,7 +207,7 @@ mod tests {
     #[test]
     fn a_token_cannot_be_changed() {
         let (_temp, authority) = authority();
-        let token = authority.token("10.0.0.2:7167", Some(Role::Client), HOUR).unwrap();
+        let token = authority.token("10.0.0.2:7167", Some(Role::Client), 1).unwrap();
         let bytes = token.to_bytes();
         let join = NewMember::new("vm1", Role::Client).unwrap().asks(&token);
         for n in 0..bytes.len() {
@@ -235,7 +223,7 @@ mod tests {
     #[test]
     fn what_is_asked_must_make_sense() {
         let (_temp, authority) = authority();
-        let token = authority.token("10.0.0.2:7167", None, HOUR).unwrap();
+        let token = authority.token("10.0.0.2:7167", None, 1).unwrap();
         let join = NewMember::new("vm1", Role::Client).unwrap().asks(&token);
         let now = SystemTime::now();
         for name in ["", "../x", "a b", &"x".repeat(65)] {
@@ -244,6 +232,30 @@ mod tests {
         }
         let join = Join { request: vec![1, 2, 3], ..join };
         assert!(refused(&authority, &join, now).contains("makes no sense"));
-        assert!(authority.token("10.0.0.2:7167", None, 31 * 24 * HOUR).is_err());
+        assert!(authority.token("10.0.0.2:7167", None, TOKEN_HOURS_MAX + 1).is_err());
+    }
+
+    /// Whether somebody with a token of `pool` shows it to a server with the keys in `own` that sends `ca` besides.
+    fn trusts(pool: &Authority, own: &Path, ca: &CertificateDer<'static>) -> bool {
+        let certificate = CertificateDer::from_pem_file(own.join("cert.pem")).unwrap();
+        certs::verify_authority(Fingerprint::of(&pool.ca), &certificate, &[ca.clone()]).is_ok()
+    }
+
+    #[test]
+    fn a_token_is_shown_to_the_authority_of_its_pool_and_to_nobody_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (temp.path().join("ours"), temp.path().join("theirs"));
+        for dir in [&ours, &theirs] {
+            assert!(pool::found(dir).unwrap());
+        }
+        let (pool, others) = (Authority::load(&ours).unwrap(), Authority::load(&theirs).unwrap());
+        assert!(trusts(&pool, &ours, &pool.ca));
+        assert!(!trusts(&pool, &theirs, &others.ca), "another pool's");
+        assert!(!trusts(&pool, &theirs, &pool.ca), "our CA's certificate is known to all");
+        assert!(!trusts(&pool, &ours, &others.ca));
+        for (name, role) in [("lender", Role::Server), ("mount", Role::Client)] {
+            pool::issue(&ours, name, role, None, 1).unwrap();
+            assert!(!trusts(&pool, &ours.join(name), &pool.ca), "a member, but not the authority");
+        }
     }
 }

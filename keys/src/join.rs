@@ -188,9 +188,7 @@ mod tests {
             Authority::load(&dir).unwrap()
         };
         let (ours, others) = (authority("ours"), authority("others"));
-        let token = |authority: &Authority| {
-            authority.token("10.0.0.2:7167", None, Duration::from_secs(60)).unwrap()
-        };
+        let token = |authority: &Authority| authority.token("10.0.0.2:7167", None, 1).unwrap();
         let member = NewMember::new("vm1", Role::Client).unwrap();
         let dir = |name: &str| {
             let dir = temp.path().join(name);

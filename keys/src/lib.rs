@@ -2,9 +2,10 @@
 //!
 //! A pool is a certificate authority: whoever has a certificate of it belongs to the pool, as a client or as a server
 //! ([`pool`]). A new machine gets its certificate over the network from the server that has the authority's key
-//! ([`authority`]), by showing a token ([`token`]) that somebody has carried there ([`join`]).
+//! ([`authority`]), by showing a token ([`token`]) that somebody has carried there ([`join`], [`command`]).
 
 pub mod authority;
+pub mod command;
 pub mod join;
 pub mod pool;
 pub mod token;

@@ -26,8 +26,8 @@ pub(crate) const CA_KEY_FILE: &str = "ca.key";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_DAYS: u32 = 3650;
-/// The server that has the authority's key has its own certificate for as long as the browsers' forum allows.
-const FOUNDER_DAYS: u32 = 825;
+/// Members have their certificates for so long, unless told otherwise.
+pub const MEMBER_DAYS: u32 = 825;
 
 /// Validity begins so much before now, for machines whose clocks are behind.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60 * 60);
@@ -115,7 +115,7 @@ pub fn found(dir: &Path) -> anyhow::Result<bool> {
         let authority = Authority::load(new)?;
         let pair = new_key()?;
         let name = crate::machine_name();
-        let certificate = authority.certificate(&pair, &name, Holder::Authority, FOUNDER_DAYS)?;
+        let certificate = authority.certificate(&pair, &name, Holder::Authority, MEMBER_DAYS)?;
         write_new(&new.join(KEY_FILE), &pair.serialize_pem())?;
         write_new(&new.join(CERT_FILE), &certificate.pem())
     })?;

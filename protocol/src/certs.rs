@@ -278,8 +278,29 @@ pub fn stranger_config(ca: Fingerprint) -> quinn::ClientConfig {
     config
 }
 
-/// Trusts the server that makes members of the pool whose CA has this fingerprint: with its own certificate, which carries
-/// [`AUTHORITY_NAME`], it sends the CA's.
+/// Whether `certificate` is that of the server that makes members of the pool whose CA has this fingerprint: it carries
+/// [`AUTHORITY_NAME`], and the CA's own certificate, which signed it, is among those that came with it.
+///
+/// # Errors
+/// It is not.
+pub fn verify_authority(
+    ca: Fingerprint,
+    certificate: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+) -> Result<(), rustls::Error> {
+    let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+    let ca = others.iter().find(|other| Fingerprint::of(other) == ca).ok_or(unknown)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone().into_owned())?;
+    let name = ServerName::try_from(AUTHORITY_NAME).expect("a plain name");
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?
+        .verify_server_cert(certificate, &[], &name, &[], UnixTime::now())
+        .map(drop)
+}
+
+/// Trusts whom [`verify_authority`] finds to be the authority.
 #[derive(Debug)]
 struct FingerprintVerifier(Fingerprint);
 
@@ -290,17 +311,10 @@ impl ServerCertVerifier for FingerprintVerifier {
         intermediates: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
-        now: UnixTime,
+        _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let name = ServerName::try_from(AUTHORITY_NAME).expect("a plain name");
-        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let ca = intermediates.iter().find(|ca| Fingerprint::of(ca) == self.0).ok_or(unknown)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(certificate, &[], &name, &[], now)
+        verify_authority(self.0, certificate, intermediates)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -56,10 +56,14 @@ impl Mounted {
 
     /// Mounts it by `program`, which passes its arguments on to rampool.
     pub(crate) fn mount_with(&mut self, mut program: Command, options: &[&str]) {
+        // This machine may belong to a pool.
+        let is_pooled = options.iter().any(|option| ["--server", "--keys"].contains(option));
+        let alone: &[&str] = if is_pooled { &[] } else { &["--server", "none"] };
         let mut daemon = program
             .arg("mount")
             .args([&self.source, &self.mountpoint])
             .args(["--cache-size", SMALL_CACHE])
+            .args(alone)
             .args(options)
             .stderr(Stdio::piped())
             .spawn()

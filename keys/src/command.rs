@@ -1,0 +1,61 @@
+//! What both programs offer on their command lines.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use rampool_protocol::certs::Role;
+
+use crate::join::NewMember;
+use crate::token::Token;
+use crate::{CLIENT_KEYS, SERVER_KEYS, machine_name};
+
+/// What `join` is told.
+#[derive(Clone, Debug, Args)]
+pub struct JoinArgs {
+    /// What 'rampool-server token' has printed on a server of the pool
+    token: Token,
+    /// What this machine is called in status and logs [default: its host name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where its keys are put, a directory that is empty or not there [default: /etc/rampool/keys of one that mounts,
+    /// /var/lib/rampool-server/keys of one that lends]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+}
+
+/// A role, on a command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleArg {
+    /// Mounts
+    Client,
+    /// Lends
+    Server,
+}
+
+impl JoinArgs {
+    /// Makes this machine a member of the pool, and says so on stderr.
+    ///
+    /// # Errors
+    /// There are keys already, or the token's server does not let it in.
+    pub fn join(&self, role: Role) -> anyhow::Result<()> {
+        let (program, usual) = match role {
+            Role::Client => ("rampool", CLIENT_KEYS),
+            Role::Server => ("rampool-server", SERVER_KEYS),
+        };
+        let keys = self.keys.as_deref().unwrap_or(Path::new(usual));
+        let name = self.name.clone().unwrap_or_else(machine_name);
+        NewMember::new(&name, role)?.join(&self.token, keys)?;
+        let (server, keys) = (self.token.address(), keys.display());
+        eprintln!("{program}: {name} belongs to the pool of {server}; its keys are in {keys}");
+        Ok(())
+    }
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Client => Self::Client,
+            RoleArg::Server => Self::Server,
+        }
+    }
+}
