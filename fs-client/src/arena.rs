@@ -15,17 +15,14 @@ use std::io::{IoSlice, IoSliceMut};
 use std::ops::{Deref, Range};
 use std::ptr::{self, NonNull};
 
-#[cfg(not(feature = "shuttle"))]
-use rustix::mm::{Advice, madvise};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::block::BLOCK_SIZE;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// Huge pages begin at multiples of this.
-#[cfg(not(feature = "shuttle"))]
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// Memory for so many blocks.
 pub(crate) struct Arena {
@@ -146,8 +143,8 @@ impl Empty {
 }
 
 /// The slots as buffers for one scattered read; neighbours in memory become one buffer.
-pub(crate) fn scatter(slots: &mut [Empty]) -> Vec<IoSliceMut<'_>> {
-    let mut buffers: Vec<(NonNull<u8>, usize)> = Vec::with_capacity(slots.len());
+pub(crate) fn scatter<'a>(slots: impl IntoIterator<Item = &'a mut Empty>) -> Vec<IoSliceMut<'a>> {
+    let mut buffers: Vec<(NonNull<u8>, usize)> = Vec::new();
     for slot in slots {
         let start = slot.0.arena.address(slot.0.slot).cast::<u8>();
         match buffers.last_mut() {
@@ -159,8 +156,8 @@ pub(crate) fn scatter(slots: &mut [Empty]) -> Vec<IoSliceMut<'_>> {
     buffers
         .into_iter()
         .map(|(base, len)| {
-            // SAFETY: the range is made of neighbouring slots of one arena, all held by `slots`,
-            // which stays borrowed as long as the buffers live.
+            // SAFETY: the range is made of neighbouring slots of one arena, each held by one of `slots`,
+            // which stay borrowed as long as the buffers live.
             IoSliceMut::new(unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), len) })
         })
         .collect()
@@ -263,7 +260,7 @@ impl Drop for Arena {
     }
 }
 
-/// Bytes that do not come from the arena, aligned for direct I/O, for reads that find no room.
+/// Bytes that do not come from the arena, aligned for direct I/O.
 pub(crate) struct AlignedBuffer {
     base: NonNull<u8>,
     len: usize,
@@ -282,6 +279,33 @@ impl AlignedBuffer {
         Ok(Self { base: NonNull::new(base.cast()).expect("mmap never returns null"), len })
     }
 
+    /// Zeroed memory of one huge page, if the kernel has one: then it is in one piece for a device, too.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub(crate) fn huge() -> std::io::Result<Self> {
+        let mut around = Self::new(2 * HUGE_PAGE / BLOCK_SIZE)?;
+        let start = around.base.as_ptr().map_addr(|addr| addr.next_multiple_of(HUGE_PAGE));
+        // SAFETY: the first multiple of a huge page's size lies in the first half of two of them.
+        let before = unsafe { start.offset_from_unsigned(around.base.as_ptr()) };
+        let behind = around.len - before - HUGE_PAGE;
+        // SAFETY: what lies before and behind the huge page belongs to this mapping, and nobody has a slice of it.
+        unsafe {
+            if before > 0 {
+                munmap(around.base.as_ptr().cast::<c_void>(), before)?;
+            }
+            around.base = NonNull::new(start).expect("mmap never returns null");
+            around.len = HUGE_PAGE + behind;
+            if behind > 0 {
+                munmap(start.add(HUGE_PAGE).cast::<c_void>(), behind)?;
+            }
+            around.len = HUGE_PAGE;
+            // Without it all still works.
+            let _ = madvise(start.cast::<c_void>(), HUGE_PAGE, Advice::LinuxHugepage);
+        }
+        Ok(around)
+    }
+
     /// The bytes, to be filled.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the mapping is ours alone and `len` long.
@@ -289,10 +313,13 @@ impl AlignedBuffer {
     }
 }
 
+// SAFETY: the mapping is reached through its one owner alone.
+unsafe impl Send for AlignedBuffer {}
+
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         // SAFETY: mapped by `new`, and no slice of it outlives the buffer.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
+        let _ = unsafe { munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
     }
 }
 

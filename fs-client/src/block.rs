@@ -91,12 +91,6 @@ impl Span {
     }
 }
 
-/// Splits sorted block numbers into runs of neighbours.
-pub(crate) fn runs(blocks: &[BlockIndex]) -> impl Iterator<Item = Span> + '_ {
-    let neighbours = |a: &BlockIndex, b: &BlockIndex| a.0 + 1 == b.0;
-    blocks.chunk_by(neighbours).map(|run| Span { first: run[0], count: run.len() })
-}
-
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 pub(crate) fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -116,12 +110,5 @@ mod tests {
         assert_eq!(Span::of(4095, 2), Span { first: BlockIndex(0), count: 2 });
         assert_eq!(Span::of(8192, 4096), Span { first: BlockIndex(2), count: 1 });
         assert_eq!(Span::of(8192, 4097).bytes(), 8192..16384);
-    }
-
-    #[test]
-    fn neighbours_make_a_run() {
-        let blocks = [1, 2, 3, 7, 9, 10].map(BlockIndex);
-        let found: Vec<_> = runs(&blocks).map(|run| (run.first.0, run.count)).collect();
-        assert_eq!(found, [(1, 3), (7, 1), (9, 2)]);
     }
 }

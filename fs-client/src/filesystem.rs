@@ -20,6 +20,7 @@ use crate::remote::Tier;
 use crate::source::Source;
 // The words in which requests speak of files.
 pub(crate) use crate::source::{Durability, EntryKind, NewNode, NewTime, Stat, Timestamp};
+use crate::staging::Staging;
 use crate::timeouts::LiveTimeouts;
 use crate::workers::Workers;
 
@@ -30,6 +31,7 @@ pub(crate) struct Filesystem {
     pub(crate) handles: Handles,
     pub(crate) cache: LocalCache,
     pub(crate) flights: Arc<Flights>,
+    pub(crate) staging: Staging,
     pub(crate) remote: Arc<Tier>,
     pub(crate) workers: Workers,
     pub(crate) behind: Behind,

@@ -36,6 +36,7 @@ mod reload;
 mod remote;
 mod run;
 mod source;
+mod staging;
 mod status;
 mod sync;
 mod timeouts;

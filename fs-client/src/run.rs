@@ -32,6 +32,7 @@ use crate::plan::Plan;
 use crate::reload::Reload;
 use crate::remote::{KeyFile, Left, Limits, Offer, Tier};
 use crate::source::{Source, Stat};
+use crate::staging::Staging;
 use crate::status::{self, Facts};
 use crate::timeouts::LiveTimeouts;
 use crate::upkeep::{self, Upkeep};
@@ -204,6 +205,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         inodes,
         handles: Handles::default(),
         flights: Arc::default(),
+        staging: Staging::default(),
         remote,
         workers: Workers::start(plan.values.threads).map_err(cannot("cannot start threads"))?,
         behind: Behind::default(),

@@ -12,14 +12,17 @@ pub(crate) use dashmap::{DashMap, mapref::entry::Entry};
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(feature = "shuttle"))]
-pub(crate) use std::sync::{atomic, mpsc::sync_channel};
+pub(crate) use std::sync::{
+    atomic,
+    mpsc::{Receiver, sync_channel},
+};
 
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle::sync::atomic;
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle_dashmap::{DashMap, Entry};
 #[cfg(feature = "shuttle")]
-pub(crate) use shuttled::{Condvar, Mutex, MutexGuard, sync_channel};
+pub(crate) use shuttled::{Condvar, Mutex, MutexGuard, Receiver, sync_channel};
 
 /// Just before the source is called. Under shuttle somebody else may go on here.
 #[inline]

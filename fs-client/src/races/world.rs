@@ -33,6 +33,7 @@ use crate::read::ReadReply;
 use crate::remote::races::tier_next_door;
 use crate::remote::{Offer, Tier};
 use crate::source::{Atime, DirectFile, NodeFd, Source, Stat, WrittenFile};
+use crate::staging::Staging;
 use crate::timeouts::{LiveTimeouts, Timeouts};
 use crate::workers::Workers;
 use crate::write::{HowToWrite, Place, Written};
@@ -147,6 +148,7 @@ impl World {
             cache: LocalCache::new(cache_bytes, Kind::default(), epochs, move || held_max, evicted)
                 .unwrap(),
             flights: Arc::default(),
+            staging: Staging::default(),
             remote,
             workers: Workers::seats_only(100),
             metrics: Metrics::new(),

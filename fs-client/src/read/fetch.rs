@@ -9,7 +9,8 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Miss, ReadReply, State, Want, answer, at_once};
+use super::bring::Missing;
+use super::{Miss, ReadReply, State, Want, answer};
 use crate::arena::{Block, Empty};
 use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, Span};
 use crate::epochs::Seen;
@@ -216,15 +217,8 @@ impl Beside {
         if slots.len() < missing.len() {
             return None;
         }
-        let mut counts = true;
-        let mut at = 0;
-        while at < missing.len() {
-            let count = at_once(&missing[at..]);
-            let (part, slots) = (&missing[at..at + count], &mut slots[at..at + count]);
-            counts &= filesystem.read_source(&handle, state.size, part, slots).ok()?;
-            at += count;
-        }
-        if counts {
+        let mut all: Vec<Missing<'_>> = missing.iter().copied().zip(&mut slots).collect();
+        if filesystem.read_source(&handle, state.size, &mut all).ok()? {
             filesystem.remote.source_took(missing.len(), since);
         }
         Some(slots)

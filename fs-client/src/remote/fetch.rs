@@ -1,7 +1,7 @@
 //! Blocks come from servers: whom to ask, and what is done with the answers.
 //!
-//! A reader of a few blocks leaves word what is to be done when they have come, and goes on; a reader of many waits, with
-//! the deadline, and opens the sealed blocks itself.
+//! A reader of a few blocks leaves word what is to be done when they have come, and goes on; a reader of many asks, reads the
+//! source for what nobody has, then waits, with the deadline, and opens the sealed blocks itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +22,7 @@ use crate::arena::Empty;
 use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::pace::Length;
 use crate::read::OVER_MAX;
-use crate::sync::sync_channel;
+use crate::sync::{Receiver, sync_channel};
 
 /// How long a reader that waits for servers does so at least, before it reads the source.
 const DEADLINE: Duration = Duration::from_millis(20);
@@ -55,6 +55,23 @@ struct Holder {
     ask: Option<(Arc<Server>, Wait)>,
     /// By their places in the read.
     blocks: Vec<(usize, Lent)>,
+}
+
+/// Blocks of a long read that servers were asked for.
+pub(crate) struct OnTheWay {
+    /// Those of one server follow each other.
+    runs: Vec<AskedRun>,
+    began: Instant,
+    deadline: Duration,
+}
+
+/// What one frame asks a server for.
+struct AskedRun {
+    server: Arc<Server>,
+    /// By their places in the read.
+    blocks: Vec<(usize, Lent)>,
+    /// The answer, and when it came.
+    told: Receiver<(GetAnswer, Instant)>,
 }
 
 /// How to get the blocks of a short read.
@@ -90,56 +107,67 @@ pub(crate) enum Outcome {
 }
 
 impl Tier {
-    /// Fills the buffers of those blocks that servers give before the deadline.
-    pub(crate) fn fetch(&self, wanted: &mut [Wanted<'_>]) {
+    /// Asks for blocks of a long read, all servers at once. None if nobody is asked.
+    pub(crate) fn ask(&self, keys: &[BlockKey]) -> Option<OnTheWay> {
         let shared = &*self.shared;
         let began = Instant::now();
-        // All servers at once, then the answers one after the other.
-        let mut asked = Vec::new();
+        let mut runs = Vec::new();
         let mut deadline = DEADLINE;
-        for Holder { ask, blocks: theirs, .. } in shared.holders(wanted, began) {
+        for Holder { ask, blocks: theirs, .. } in shared.holders(keys, began) {
             let Some((server, wait)) = ask.filter(|_| !theirs.is_empty()) else { continue };
             deadline = deadline.max(wait.deadline);
             let mut requests = Vec::new();
-            let first = asked.len();
+            let first = runs.len();
             // While the first are opened the others come.
-            for run in theirs.chunks(RUN_BLOCKS_USUAL) {
-                let keys = run.iter().map(|&(n, _)| shared.sealer.remote_key(wanted[n].key));
+            for blocks in theirs.chunks(RUN_BLOCKS_USUAL) {
+                let names = blocks.iter().map(|&(n, _)| shared.sealer.remote_key(keys[n]));
                 let (tell, told) = sync_channel(1);
                 // Without an answer it lets go of its end, which tells us as well.
-                let asker = Asker::new(Passed(move |answer| tell.send(answer).is_ok()));
-                requests.push(GetRequest { keys: keys.collect(), asker, began: None });
-                asked.push((server.clone(), run.to_vec(), told));
+                let asker =
+                    Asker::new(Passed(move |answer| tell.send((answer, Instant::now())).is_ok()));
+                requests.push(GetRequest { keys: names.collect(), asker, began: None });
+                runs.push(AskedRun { server: server.clone(), blocks: blocks.to_vec(), told });
             }
             if !server.ask(requests.into_iter(), &shared.drive) {
                 // Too many others ask, which is nobody's fault.
-                asked.truncate(first);
+                runs.truncate(first);
             }
         }
-        if asked.is_empty() {
-            return;
+        if runs.is_empty() {
+            return None;
         }
         shared.deadlines.tick();
-        let mut asked = asked.into_iter().peekable();
-        let (mut of_server, mut is_measured) = (0, true);
-        while let Some((server, run, told)) = asked.next() {
-            let left = deadline.saturating_sub(began.elapsed());
-            let answer = told.recv_timeout(left);
-            of_server += run.len();
-            match answer {
-                Ok(answer) => shared.open(&server, wanted, &run, &answer),
-                Err(_) => {
-                    // A connection that is lost says nothing about how long answers take.
-                    is_measured &= began.elapsed() >= deadline;
-                    shared.gave_up(&server);
+        Some(OnTheWay { runs, began, deadline })
+    }
+
+    /// Fills the buffers of those blocks that come before the deadline: `wanted` are those that were asked for, in
+    /// the same order.
+    pub(crate) fn collect(&self, asked: OnTheWay, wanted: &mut [Wanted<'_>]) {
+        let OnTheWay { runs, began, deadline } = asked;
+        // What came before that, came while its reader did something else.
+        let collects = Instant::now();
+        let of_one_server = |a: &AskedRun, b: &AskedRun| Arc::ptr_eq(&a.server, &b.server);
+        for runs in runs.chunk_by(of_one_server) {
+            let server = &runs[0].server;
+            let (mut blocks, mut last, mut is_measured) = (0, began, true);
+            for AskedRun { blocks: run, told, .. } in runs {
+                blocks += run.len();
+                match told.recv_timeout(deadline.saturating_sub(began.elapsed())) {
+                    Ok((answer, came)) => {
+                        self.shared.open(server, wanted, run, &answer);
+                        last = if came < collects { came } else { Instant::now() };
+                    }
+                    Err(_) => {
+                        last = Instant::now();
+                        // A connection that is lost says nothing about how long answers take.
+                        is_measured &= last - began >= deadline;
+                        self.shared.gave_up(server);
+                    }
                 }
             }
-            if asked.peek().is_none_or(|(next, ..)| !Arc::ptr_eq(next, &server)) {
-                // All that was asked of it at once; what it takes at least, if it did not come in time.
-                if is_measured {
-                    server.answered(of_server, began.elapsed(), Instant::now());
-                }
-                (of_server, is_measured) = (0, true);
+            // All that was asked of it at once; what it takes at least, if it did not come in time.
+            if is_measured {
+                server.answered(blocks, last - began, Instant::now());
             }
         }
     }
@@ -193,14 +221,14 @@ impl Tier {
 
 impl Shared {
     /// Who holds which blocks of a long read. Where nobody is to be asked, not all of them are looked for.
-    fn holders(&self, wanted: &[Wanted<'_>], now: Instant) -> Vec<Holder> {
-        let length = Length::of(wanted.len());
+    fn holders(&self, keys: &[BlockKey], now: Instant) -> Vec<Holder> {
+        let length = Length::of(keys.len());
         let mut holders: Vec<Holder> = Vec::new();
         if self.detour.holds(length, now) {
             return holders;
         }
-        for (n, wanted) in wanted.iter().enumerate() {
-            let Some(lent) = self.lent(wanted.key) else { continue };
+        for (n, &key) in keys.iter().enumerate() {
+            let Some(lent) = self.lent(key) else { continue };
             let known = holders.iter().position(|holder| holder.index == lent.server);
             let place = known.unwrap_or_else(|| {
                 let ask = self.servers.get(lent.server).and_then(|server| {
@@ -223,11 +251,11 @@ impl Shared {
             self.note_detour(length, now);
         }
         if self.use_servers == UseServers::Auto {
-            let mut comes = vec![false; wanted.len()];
+            let mut comes = vec![false; keys.len()];
             for holder in holders.iter().filter(|holder| holder.ask.is_some()) {
                 holder.blocks.iter().for_each(|&(n, _)| comes[n] = true);
             }
-            leave_gaps(wanted.len(), |n| wanted[n].key.index, &mut comes);
+            leave_gaps(keys.len(), |n| keys[n].index, &mut comes);
             holders.iter_mut().for_each(|holder| holder.blocks.retain(|&(n, _)| comes[n]));
         }
         holders
@@ -273,18 +301,25 @@ impl Shared {
 }
 
 /// Of the blocks that could come from servers, leaves those to the source that lie in short gaps of what it has to
-/// give anyway: one long read is better than many short ones. Few blocks between that nobody wants are read over.
+/// give anyway, or beside it: one long read is better than many short ones, and of what servers are asked for, not all
+/// comes. Few blocks between that nobody wants are read over.
 fn leave_gaps(count: usize, index: impl Fn(usize) -> BlockIndex, comes: &mut [bool]) {
-    let mut at = 0;
-    while at < count {
-        let end = (at..count).find(|&n| !comes[n]).unwrap_or(count);
-        let is_between = at > 0 && end < count && end - at <= GAP_MAX;
-        let is_near = |n: usize| index(n + 1).0 - index(n).0 <= OVER_MAX + 1;
-        if is_between && (at - 1..end).all(is_near) {
-            comes[at..end].fill(false);
+    let is_near = |n: usize| index(n + 1).0 - index(n).0 <= OVER_MAX + 1;
+    let mut leave = |max: usize, sides_min: usize| {
+        let mut at = 0;
+        while let Some(start) = (at..count).find(|&n| comes[n]) {
+            at = (start..count).find(|&n| !comes[n]).unwrap_or(count);
+            let sides = [start > 0 && is_near(start - 1), at < count && is_near(at - 1)];
+            let sides = sides.iter().filter(|&&near| near).count();
+            if at - start <= max && sides >= sides_min && (start..at - 1).all(is_near) {
+                comes[start..at].fill(false);
+            }
         }
-        at = end + 1;
-    }
+        comes.iter().filter(|&&comes| !comes).count()
+    };
+    let from_source = leave(GAP_MAX, 2);
+    // Beside it, not more than doubles what it gives.
+    leave(GAP_MAX.min(from_source / 2), 1);
 }
 
 /// Who has asked a server for the blocks of a short read.
@@ -346,6 +381,15 @@ impl<F: FnOnce(GetAnswer) -> bool + Send> Waits for Passed<F> {
     fn given_up(&mut self) {}
 }
 
+impl OnTheWay {
+    /// Which of the `count` blocks of the read may come.
+    pub(crate) fn blocks(&self, count: usize) -> Vec<bool> {
+        let mut comes = vec![false; count];
+        self.runs.iter().flat_map(|run| &run.blocks).for_each(|&(n, _)| comes[n] = true);
+        comes
+    }
+}
+
 impl<'a> Wanted<'a> {
     /// Wants the block `key` in `buffer`, whose bytes mean nothing until it has arrived.
     pub(crate) fn new(key: BlockKey, buffer: &'a mut [u8; BLOCK_SIZE]) -> Self {
@@ -374,13 +418,18 @@ mod tests {
     #[test]
     fn the_source_is_read_over_short_gaps() {
         assert_eq!(left("..xx..x.x."), "..........");
-        assert_eq!(left("xx.xx.xx"), "xx....xx", "the ends are no gaps");
-        assert_eq!(left(".x. .xx.x"), "... ....x");
-        assert_eq!(left(".x .x .x"), ".. .. .x", "over a block that is here already");
-        let far = format!(".x{}x.", " ".repeat(OVER_MAX as usize + 1));
-        assert_eq!(left(&far), far);
-        let long = format!(".{}.", "x".repeat(GAP_MAX + 1));
-        assert_eq!(left(&long), long);
+        assert_eq!(left(".x. .x.x."), "... .....");
+        assert_eq!(left(".x .x ."), ".. .. .", "over a block that is here already");
+        let far = " ".repeat(OVER_MAX as usize + 1);
+        let [apart, long] = [format!(".{far}x{far}."), format!(".{}.", "x".repeat(GAP_MAX + 1))];
+        assert_eq!([left(&apart), left(&long)], [apart, long]);
+    }
+
+    #[test]
+    fn the_source_is_read_beyond_what_it_has_to_give_anyway() {
+        assert_eq!(left("xx.x.x.xx"), ".........");
+        assert_eq!(left("x...xx"), "....xx", "no more than half as much at each end");
+        assert_eq!(left("x."), "x.");
         for same in ["", "xxx", "...", "x"] {
             assert_eq!(left(same), same);
         }

@@ -49,7 +49,7 @@ use crate::block::{BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
 use crate::pace::PacesReport;
 pub(crate) use asker::SourceRead;
-pub(crate) use fetch::{Held, Outcome, Reader, Wanted, WayTo};
+pub(crate) use fetch::{Held, OnTheWay, Outcome, Reader, Wanted, WayTo};
 use keepers::Keepers;
 pub(crate) use key_file::KeyFile;
 pub(crate) use names::Given;

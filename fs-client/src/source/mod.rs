@@ -12,7 +12,7 @@ mod node;
 mod stat;
 
 pub(crate) use attributes::NewTime;
-pub(crate) use file::{Atime, DirectFile, Durability, LONG_WRITE_MIN, Way, WrittenFile};
+pub(crate) use file::{Atime, DirectFile, Durability, Got, LONG_WRITE_MIN, Way, WrittenFile};
 pub(crate) use names::{EntryKind, NewNode};
 pub(crate) use node::{Found, Node, NodeFd, Nodes, Place};
 pub(crate) use stat::{Identity, Stamp, Stat, Timestamp};
