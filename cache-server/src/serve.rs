@@ -11,7 +11,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use rampool_protocol::block::{PutEntry, RemoteKey, SealedBlock};
 use rampool_protocol::control::{Lending, MountId};
-use rampool_protocol::frame::{HEADER_SIZE, Header, PutOutcome, RequestId};
+use rampool_protocol::frame::{self, HEADER_SIZE, Header, PutOutcome, RequestId};
 use tokio::sync::watch;
 
 use crate::answers::Answers;
@@ -40,6 +40,7 @@ pub(crate) struct State {
 pub(crate) struct PutRun<'a> {
     service: &'a Service,
     mount: MountId,
+    request: RequestId,
     answer: BytesMut,
     stored: usize,
     rejected: usize,
@@ -79,9 +80,11 @@ impl Service {
 
     /// Begins a PUT of `count` blocks.
     pub(crate) fn put(&self, mount: MountId, request: RequestId, count: usize) -> PutRun<'_> {
-        let mut answer = BytesMut::with_capacity(HEADER_SIZE + count);
-        answer.extend_from_slice(&Header::stored(request, count).to_bytes());
-        PutRun { service: self, mount, answer, stored: 0, rejected: 0, spent: Duration::ZERO }
+        let header = Header::stored(request, count);
+        let mut answer = BytesMut::with_capacity(HEADER_SIZE + header.body_len);
+        answer.extend_from_slice(&header.to_bytes());
+        let (stored, rejected, spent) = (0, 0, Duration::ZERO);
+        PutRun { service: self, mount, request, answer, stored, rejected, spent }
     }
 
     /// Store and counts, to look at.
@@ -99,6 +102,7 @@ impl PutRun<'_> {
             self.rejected += entries.len();
         } else {
             let mut state = self.service.state.lock();
+            state.store.begins(self.mount, self.request);
             for entry in entries {
                 let stored = state.store.put(self.mount, entry);
                 let outcome = if stored { PutOutcome::Stored } else { PutOutcome::Rejected };
@@ -110,8 +114,12 @@ impl PutRun<'_> {
     }
 
     /// The answer, when all blocks were taken.
-    pub(crate) fn answer(self) -> Bytes {
-        self.service.state.lock().counts.put(self.stored, self.rejected, self.spent);
+    pub(crate) fn answer(mut self) -> Bytes {
+        let mut state = self.service.state.lock();
+        state.counts.put(self.stored, self.rejected, self.spent);
+        let oldest = state.store.oldest_put(self.mount);
+        drop(state);
+        self.answer.extend_from_slice(&frame::stored_oldest(oldest));
         self.answer.freeze()
     }
 }
@@ -120,7 +128,6 @@ impl PutRun<'_> {
 mod tests {
     use super::*;
     use rampool_protocol::block::BLOCK_SIZE;
-    use rampool_protocol::frame;
 
     const MOUNT: MountId = MountId([3; 16]);
 
@@ -145,7 +152,9 @@ mod tests {
         lending.send_replace(Lending { capacity_bytes: 1, pausing: true });
         run.take(&[other]);
         let answer = run.answer();
-        assert_eq!(parse(&answer), (Header::stored(RequestId(5), 2), &[0, 1][..]));
+        let (header, body) = parse(&answer);
+        assert_eq!(header, Header::stored(RequestId(5), 2));
+        assert_eq!(frame::stored_body(header, body), Ok((&[0, 1][..], RequestId(5))));
 
         let answer = service.get(MOUNT, RequestId(6), &[RemoteKey([2; 16]), RemoteKey([1; 16])]);
         let (header, body) = parse(&answer);

@@ -235,12 +235,13 @@ fn table(report: &Value) -> String {
     if let Some(servers) = servers.filter(|servers| !servers.is_empty()) {
         lines.push(format!(
             "lent {} blocks; sent {}, queued {}, dropped {}, rejected {}; \
-             timeouts {}, late {}, read twice {}, unauthentic {}",
+             missed {}, timeouts {}, late {}, read twice {}, unauthentic {}",
             number("/remote/lent_blocks"),
             number("/remote/sent_blocks"),
             number("/remote/queued_blocks"),
             number("/remote/dropped_blocks"),
             number("/remote/rejected_blocks"),
+            number("/remote/missed_blocks"),
             number("/remote/timeouts"),
             number("/remote/late_answers"),
             number("/remote/hedged_reads"),

@@ -238,7 +238,8 @@ mod tests {
     /// Whether somebody with a token of `pool` shows it to a server with the keys in `own` that sends `ca` besides.
     fn trusts(pool: &Authority, own: &Path, ca: &CertificateDer<'static>) -> bool {
         let certificate = CertificateDer::from_pem_file(own.join("cert.pem")).unwrap();
-        certs::verify_authority(Fingerprint::of(&pool.ca), &certificate, &[ca.clone()]).is_ok()
+        certs::verify_authority(Fingerprint::of(&pool.ca), &certificate, std::slice::from_ref(ca))
+            .is_ok()
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::certs::Role;
 
 /// The version of frames and messages. Raised when either changes in a way that an older peer
 /// would misread.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The longest control message.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;

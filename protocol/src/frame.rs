@@ -8,9 +8,10 @@
 //! | `Get` | client | `count` keys of 16 bytes |
 //! | `Put` | client | `count` times key (16), tag (16), data (4096) |
 //! | `Got` | server | `count` bytes, each 1 (here) or 0 (not here), then tag and data of those that are here |
-//! | `Stored` | server | `count` bytes, each a [`PutOutcome`] |
+//! | `Stored` | server | `count` bytes, each a [`PutOutcome`], then the number of the oldest `Put` that is kept (8) |
 //!
-//! An answer carries its request's number. Answers may come in any order.
+//! An answer carries its request's number. Answers may come in any order. The numbers of a mount's `Put`s rise, on all its
+//! connections. What was put before the oldest that is kept is gone, but for blocks that somebody has asked for since.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -26,11 +27,14 @@ pub const RUN_BLOCKS_USUAL: usize = 32;
 /// Bytes in a frame's header.
 pub const HEADER_SIZE: usize = size_of::<RawHeader>();
 
+/// Bytes of the number that ends a `Stored`.
+pub const OLDEST_SIZE: usize = size_of::<u64>();
+
 /// The longest body of any frame.
 pub const BODY_BYTES_MAX: usize = RUN_BLOCKS_MAX * size_of::<PutEntry>();
 
 /// Ties an answer to its request. Chosen by the client, unique on its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 /// What a frame is about.
@@ -114,7 +118,7 @@ impl Header {
 
     /// The header of the answer to a `Put` of `count` blocks.
     pub fn stored(request: RequestId, count: usize) -> Self {
-        Self { verb: Verb::Stored, count, request, body_len: count }
+        Self { verb: Verb::Stored, count, request, body_len: count + OLDEST_SIZE }
     }
 
     /// Reads a header and checks it against the limits; a body of `body_len` bytes follows.
@@ -136,7 +140,7 @@ impl Header {
         let fits = match verb {
             Verb::Get => body_len == count * size_of::<RemoteKey>(),
             Verb::Put => body_len == count * size_of::<PutEntry>(),
-            Verb::Stored => body_len == count,
+            Verb::Stored => body_len == count + OLDEST_SIZE,
             Verb::Got => body_len.checked_sub(count).is_some_and(|blocks| {
                 blocks % size_of::<SealedBlock>() == 0 && blocks / size_of::<SealedBlock>() <= count
             }),
@@ -185,6 +189,18 @@ pub fn got_body(
     }
     let mut blocks = blocks.iter();
     Ok(present.iter().map(move |&byte| if byte == 1 { blocks.next() } else { None }))
+}
+
+/// Ends the body of a `Stored`, after its outcomes: the oldest `Put` that is kept.
+pub fn stored_oldest(oldest: RequestId) -> [u8; OLDEST_SIZE] {
+    oldest.0.to_le_bytes()
+}
+
+/// The outcomes in the body of a `Stored`, each a [`PutOutcome`], and the oldest `Put` that is kept.
+pub fn stored_body(header: Header, body: &[u8]) -> Result<(&[u8], RequestId), FrameError> {
+    let (outcomes, oldest) = body.split_at_checked(header.count).ok_or(FrameError::Body)?;
+    let oldest = oldest.try_into().map_err(|_| FrameError::Body)?;
+    Ok((outcomes, RequestId(u64::from_le_bytes(oldest))))
 }
 
 /// The header as it lies on the wire.
@@ -255,6 +271,15 @@ mod tests {
         body[0] = 7;
         assert_eq!(got_body(header, &body).err(), Some(FrameError::Body), "not a flag");
         assert_eq!(got_body(header, &[0]).err(), Some(FrameError::Body), "cut short");
+    }
+
+    #[test]
+    fn a_stored_says_what_is_kept() {
+        let header = Header::stored(RequestId(9), 2);
+        let body = [&[0, 1][..], &stored_oldest(RequestId(7))].concat();
+        assert_eq!(stored_body(header, &body), Ok((&[0, 1][..], RequestId(7))));
+        assert_eq!(stored_body(header, &body[..9]), Err(FrameError::Body));
+        assert_eq!(stored_body(header, &[0]), Err(FrameError::Body));
     }
 
     proptest! {

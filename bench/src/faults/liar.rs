@@ -147,7 +147,7 @@ fn stored(header: Header, body: &[u8], blocks: &Blocks) -> Result<Vec<u8>> {
         }
     }
     let mut answer = Header::stored(header.request, header.count).to_bytes().to_vec();
-    answer.resize(HEADER_SIZE + header.count, 0);
+    answer.resize(HEADER_SIZE + header.count + frame::OLDEST_SIZE, 0);
     Ok(answer)
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rampool_protocol::block::BLOCK_SIZE;
 use rampool_protocol::control::MountId;
+use rampool_protocol::frame::RequestId;
 
 /// Bytes in a segment: a huge page, so that handing it over is one cheap call.
 pub(crate) const SEGMENT_BYTES: usize = 2 << 20;
@@ -72,6 +73,8 @@ pub(crate) struct Segments {
     client_max: usize,
     /// What each segment is. One that is taken to be opened keeps its state until then.
     states: Box<[State]>,
+    /// The first PUT of which blocks came into each when it was opened last.
+    first_puts: Box<[RequestId]>,
     /// How many pages of each were taken by the kernel, as far as that is known.
     missing: Box<[u16]>,
     missing_in_all: usize,
@@ -99,6 +102,8 @@ struct Holder {
     open: Option<Open>,
     /// Oldest first.
     full: VecDeque<SegmentId>,
+    /// The last PUT.
+    last_put: RequestId,
     /// Its client has left, and all this is to become free.
     left: bool,
 }
@@ -133,6 +138,7 @@ impl Segments {
             allowed: total,
             client_max: total,
             states: vec![State::Free; total].into(),
+            first_puts: vec![RequestId(0); total].into(),
             missing: vec![0; total].into(),
             missing_in_all: 0,
             free: (0..total).rev().map(SegmentId::new).collect(),
@@ -160,8 +166,14 @@ impl Segments {
                 true
             }
             None => {
-                let (client, full) = (client.clone(), VecDeque::new());
-                self.holders.push(Holder { mount, client, open: None, full, left: false });
+                self.holders.push(Holder {
+                    mount,
+                    client: client.clone(),
+                    open: None,
+                    full: VecDeque::new(),
+                    last_put: RequestId(0),
+                    left: false,
+                });
                 true
             }
         }
@@ -181,6 +193,30 @@ impl Segments {
         let segment = self.take_from(n)?;
         self.set_free(segment);
         Some(segment)
+    }
+
+    /// What `mount` puts from here on belongs to this PUT. Where their numbers do not rise, nobody knows the age of what
+    /// it has put before.
+    pub(crate) fn begins(&mut self, mount: MountId, put: RequestId) {
+        let Some(n) = self.holder(mount) else { return };
+        let holder = &mut self.holders[n];
+        if put < holder.last_put {
+            let open = holder.open.map(|open| open.segment);
+            for segment in holder.full.iter().copied().chain(open) {
+                self.first_puts[segment.index()] = RequestId(0);
+            }
+        }
+        holder.last_put = put;
+    }
+
+    /// The oldest PUT of `mount` of which there may be blocks that were not read since.
+    pub(crate) fn oldest_put(&self, mount: MountId) -> RequestId {
+        let Some(n) = self.holder(mount) else { return RequestId(0) };
+        let holder = &self.holders[n];
+        let oldest = holder.full.front().copied().or(holder.open.map(|open| open.segment));
+        oldest.map_or(RequestId(holder.last_put.0.saturating_add(1)), |segment| {
+            self.first_puts[segment.index()]
+        })
     }
 
     /// Where the next block of `mount` may go. A segment that is returned is out of all lists, and
@@ -221,6 +257,7 @@ impl Segments {
         let holder = &mut self.holders[n];
         assert!(holder.open.is_none() && used < SEGMENT_BLOCKS, "one open segment, with room");
         holder.open = Some(Open { segment, used });
+        self.first_puts[segment.index()] = holder.last_put;
         self.states[segment.index()] = State::Open;
     }
 
@@ -332,6 +369,7 @@ impl Segments {
         let full: usize = self.holders.iter().map(|holder| holder.full.capacity()).sum();
         size_of::<Self>()
             + size_of_val(&*self.states)
+            + size_of_val(&*self.first_puts)
             + size_of_val(&*self.missing)
             + (self.free.capacity() + full) * size_of::<SegmentId>()
             + self.holders.capacity() * size_of::<Holder>()
@@ -428,6 +466,19 @@ mod tests {
         for _ in 0..times {
             fill(segments, mount);
         }
+    }
+
+    #[test]
+    fn what_is_kept_begins_with_the_oldest_segment() {
+        let mut segments = segments(2);
+        let mut kept = |put: u64| {
+            segments.begins(ONE, RequestId(put));
+            fill(&mut segments, ONE);
+            segments.oldest_put(ONE).0
+        };
+        assert_eq!([5, 6, 7, 8].map(&mut kept), [5, 5, 6, 7]);
+        assert_eq!([3, 4, 5].map(&mut kept), [0, 3, 4], "nobody knows how old those before 3 are");
+        assert_eq!(segments.oldest_put(TWO), RequestId(1), "it has nothing");
     }
 
     #[test]

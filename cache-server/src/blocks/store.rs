@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rampool_protocol::block::{BLOCK_SIZE, PutEntry, RemoteKey};
 use rampool_protocol::control::MountId;
+use rampool_protocol::frame::RequestId;
 
 use super::index::{Fingerprint, Index};
 use super::memory::{Page, Region};
@@ -124,6 +125,16 @@ impl Store {
             self.release(segment);
         }
         false
+    }
+
+    /// What the mount puts from here on belongs to this PUT.
+    pub(crate) fn begins(&mut self, mount: MountId, put: RequestId) {
+        self.segments.begins(mount, put);
+    }
+
+    /// The oldest PUT of the mount of which there may be blocks that were not read since.
+    pub(crate) fn oldest_put(&self, mount: MountId) -> RequestId {
+        self.segments.oldest_put(mount)
     }
 
     /// Keeps a block, in place of an older one of the same name. False if there is no room, or if

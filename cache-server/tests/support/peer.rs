@@ -102,7 +102,8 @@ impl Data {
         let request = self.ask_put(entries).await;
         let (header, body) = self.answer().await.expect("an answer");
         assert_eq!(header, Header::stored(request, entries.len()));
-        body.iter().map(|&byte| PutOutcome::from_byte(byte)).collect()
+        let (outcomes, _) = frame::stored_body(header, &body).expect("a Stored");
+        outcomes.iter().map(|&byte| PutOutcome::from_byte(byte)).collect()
     }
 
     pub async fn get(&mut self, keys: &[RemoteKey]) -> Vec<Option<SealedBlock>> {

@@ -120,7 +120,10 @@ impl Tier {
             let first = runs.len();
             // While the first are opened the others come.
             for blocks in theirs.chunks(RUN_BLOCKS_USUAL) {
-                let names = blocks.iter().map(|&(n, _)| shared.sealer.remote_key(keys[n]));
+                let names = blocks.iter().map(|&(n, lent)| {
+                    shared.lent.set_chances(keys[n], lent, server.chances(lent.count));
+                    shared.sealer.remote_key(keys[n])
+                });
                 let (tell, told) = sync_channel(1);
                 // Without an answer it lets go of its end, which tells us as well.
                 let asker =
@@ -209,8 +212,12 @@ impl Tier {
     pub(crate) fn fetch_for(&self, held: Held, slots: Vec<Empty>, reader: impl Reader) {
         let Held { server, blocks, wait, .. } = held;
         let began = Instant::now();
-        let keys = blocks.iter().map(|(key, _)| self.shared.sealer.remote_key(*key)).collect();
         let shared = self.shared.clone();
+        let keys = blocks.iter().map(|&(key, lent)| {
+            shared.lent.set_chances(key, lent, server.chances(lent.count));
+            shared.sealer.remote_key(key)
+        });
+        let keys = keys.collect();
         let asker = Asker::new(Asked { shared, server: server.clone(), blocks, slots, reader });
         let request = GetRequest { keys, asker: asker.clone(), began: Some(began) };
         if server.ask([request].into_iter(), &self.shared.drive) {
@@ -283,6 +290,7 @@ impl Shared {
         for (&(n, lent), block) in run.iter().zip(blocks) {
             let wanted = &mut wanted[n];
             let Some(block) = block else {
+                self.counts.missed.fetch_add(1, Relaxed);
                 self.lent.forget_this(wanted.key, lent);
                 continue;
             };

@@ -21,6 +21,9 @@ const SETS_A_PART: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServerIndex(pub(super) u8);
 
+/// The bits of a count: 2^48 blocks are an EiB. Above them are the chances, above those the server.
+const COUNT_BITS: u32 = 48;
+
 /// Where a block is, and which sealing of it is the valid one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lent {
@@ -28,13 +31,18 @@ pub(super) struct Lent {
     pub(super) count: SealCount,
 }
 
+/// How often a server keeps a block on when its turn to go has come, because it was asked for (see
+/// [`Holding`](super::holding::Holding)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chances(pub(super) u8);
+
 /// All blocks that are believed to be lent.
 pub(super) struct LentTable {
     parts: Box<[Mutex<Box<[RawEntry]>>]>,
     held: AtomicUsize,
 }
 
-/// The fingerprint (0 is a free place), then server and count: 8 and 56 bits.
+/// The fingerprint (0 is a free place), then server, [`Chances`] and count: 8, 8 and 48 bits.
 pub(super) type RawEntry = [u64; 2];
 
 impl LentTable {
@@ -46,15 +54,25 @@ impl LentTable {
         Self { parts: (0..parts).map(|_| part()).collect(), held: AtomicUsize::new(0) }
     }
 
-    /// Where `key` is lent to, as far as is known.
-    pub(super) fn get(&self, key: BlockKey) -> Option<Lent> {
+    /// Where `key` is lent to, as far as is known, and its chances there.
+    pub(super) fn get(&self, key: BlockKey) -> Option<(Lent, Chances)> {
         if self.held.load(Ordering::Relaxed) == 0 {
             return None;
         }
         self.with_set(key, |set, fingerprint| {
             let entry = set.iter().find(|entry| entry[0] == fingerprint)?;
-            Some(unpack(*entry))
+            Some((unpack(*entry), chances(*entry)))
         })
+    }
+
+    /// `key` is asked for where it is lent to, and has so many chances there.
+    pub(super) fn set_chances(&self, key: BlockKey, lent: Lent, chances: Chances) {
+        self.with_set(key, |set, fingerprint| {
+            let entry = set.iter_mut().find(|entry| entry[0] == fingerprint);
+            if let Some(entry) = entry.filter(|entry| unpack(**entry) == lent) {
+                entry[1] = pack(fingerprint, lent)[1] | u64::from(chances.0) << COUNT_BITS;
+            }
+        });
     }
 
     /// Notes that `key` is lent, if `still` says so while nobody can forget it at the same time.
@@ -141,14 +159,19 @@ impl LentTable {
 }
 
 fn pack(fingerprint: u64, lent: Lent) -> RawEntry {
-    debug_assert!(lent.count.0 < 1 << 56, "2^56 blocks are more than a mount can send");
+    debug_assert!(lent.count.0 >> COUNT_BITS == 0, "more than a mount can send");
     [fingerprint, u64::from(lent.server.0) << 56 | lent.count.0]
 }
 
 /// Where an entry says that its block is.
 pub(super) fn unpack(entry: RawEntry) -> Lent {
     let server = ServerIndex((entry[1] >> 56) as u8);
-    Lent { server, count: SealCount(entry[1] & ((1 << 56) - 1)) }
+    Lent { server, count: SealCount(entry[1] & ((1 << COUNT_BITS) - 1)) }
+}
+
+/// The chances of an entry's block.
+pub(super) fn chances(entry: RawEntry) -> Chances {
+    Chances((entry[1] >> COUNT_BITS) as u8)
 }
 
 fn oldest(set: &[RawEntry]) -> usize {
@@ -174,9 +197,14 @@ mod tests {
         let table = LentTable::new(1 << 20);
         table.insert_if(key(1), lent(5), || true);
         table.insert_if(key(2), lent(6), || false);
-        assert_eq!((table.get(key(1)), table.get(key(2))), (Some(lent(5)), None));
+        assert_eq!((table.get(key(1)), table.get(key(2))), (Some((lent(5), Chances(0))), None));
+        table.set_chances(key(1), lent(4), Chances(1));
         table.forget_this(key(1), lent(4));
-        assert_eq!(table.get(key(1)), Some(lent(5)), "it was sent anew meanwhile");
+        assert_eq!(table.get(key(1)), Some((lent(5), Chances(0))), "it was sent anew meanwhile");
+        table.set_chances(key(1), lent(5), Chances(255));
+        assert_eq!(table.get(key(1)), Some((lent(5), Chances(255))));
+        table.set_chances(key(1), lent(5), Chances(2));
+        assert_eq!(table.get(key(1)), Some((lent(5), Chances(2))));
         table.forget(key(1));
         assert_eq!((table.get(key(1)), table.len()), (None, 0));
     }
@@ -189,7 +217,7 @@ mod tests {
             large.restore(entry);
         }
         assert_eq!(large.len(), small.len());
-        assert_eq!(large.get(key(5)), Some(lent(5)));
+        assert_eq!(large.get(key(5)), Some((lent(5), Chances(0))));
     }
 
     #[test]

@@ -20,13 +20,15 @@ use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use rampool_protocol::certs::{Role, SERVER_NAME, explain};
 use rampool_protocol::control::{self, CloseCode, ToClient, ToServer, VERSION};
 use rampool_protocol::endpoint;
-use rampool_protocol::frame::{HEADER_SIZE, Header, PutOutcome, RequestId, Verb};
+use rampool_protocol::frame::{self, HEADER_SIZE, Header, PutOutcome, RequestId, Verb};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::drive::DrivenRuntime;
+use super::holding::Holding;
 use super::line::Line;
+use super::seal::SealCount;
 use super::sender::{self, SentBlock};
 use super::server::{GetAnswer, GetRequest, Inbox, Server};
 
@@ -212,7 +214,7 @@ async fn serve(
     parts.push(Box::pin(send_gets(&line, &mut inbox.gets)));
     parts.push(Box::pin(read_news(shared, connection, server, &mut tell)));
     parts.push(Box::pin(send_puts(shared, &puts, puts_out, &mut inbox.puts)));
-    parts.push(Box::pin(read_outcomes(shared, &puts, puts_in)));
+    parts.push(Box::pin(read_outcomes(shared, server, &puts, puts_in)));
     let result = parts.next().await.expect("it has parts");
     // A lost connection breaks all of them at once; it says more than they do.
     match connection.close_reason() {
@@ -265,15 +267,13 @@ async fn send_puts(
     mut out: SendStream,
     puts: &mut mpsc::Receiver<sender::PutFrame>,
 ) -> anyhow::Result<()> {
-    let mut next = 0;
     while let Some(frame) = puts.recv().await {
         while under_way.frames.lock().len() >= PUTS_UNDER_WAY_MAX {
             under_way.answered.notified().await;
         }
-        next += 1;
-        let (wire, blocks) = frame.into_wire(RequestId(next));
+        let (wire, request, blocks) = frame.into_wire();
         shared.counts.sent.fetch_add(blocks.len() as u64, Relaxed);
-        under_way.frames.lock().push_back((RequestId(next), blocks));
+        under_way.frames.lock().push_back((request, blocks));
         out.write_chunk(wire).await?;
     }
     bail!("the mount ends")
@@ -301,6 +301,7 @@ async fn read_blocks(
 
 async fn read_outcomes(
     shared: &Shared,
+    server: &Server,
     under_way: &PutsUnderWay,
     mut stream: RecvStream,
 ) -> anyhow::Result<()> {
@@ -312,7 +313,10 @@ async fn read_outcomes(
         };
         let Some((_, blocks)) = sent.filter(is_answer) else { bail!(UNASKED) };
         under_way.answered.notify_one();
-        for (block, &outcome) in blocks.iter().zip(body.iter()) {
+        let (outcomes, oldest) = frame::stored_body(header, &body)?;
+        let [oldest, newest] = [oldest, header.request].map(|put| SealCount(put.0));
+        server.holds(Holding { oldest, newest });
+        for (block, &outcome) in blocks.iter().zip(outcomes) {
             match PutOutcome::from_byte(outcome) {
                 PutOutcome::Stored => block.stored(shared),
                 PutOutcome::Rejected => {

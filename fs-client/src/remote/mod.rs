@@ -13,6 +13,7 @@ mod detour;
 mod drive;
 mod fetch;
 mod hedge;
+mod holding;
 mod keepers;
 mod key_file;
 mod lent;
@@ -123,6 +124,8 @@ pub(crate) struct TierReport {
     late_answers: u64,
     /// Reads for which the source was asked as well, because a server was late.
     hedged_reads: u64,
+    /// Blocks that a server was asked for and did not have any more.
+    missed_blocks: u64,
     unauthentic_blocks: u64,
     /// What it takes to read the source.
     source_us: PacesReport,
@@ -213,7 +216,7 @@ impl Tier {
         };
         let is_known = |entry: &lent::RawEntry| {
             let lent = lent::unpack(*entry);
-            lent.count <= last && shared.servers.may_hold(lent)
+            lent.count <= last && shared.servers.may_hold(lent, lent::chances(*entry))
         };
         let entries = shared.lent.entries();
         let entries = entries.map(|part| part.into_iter().filter(is_known).collect());
@@ -282,6 +285,7 @@ impl Tier {
             timeouts: counts.timeouts.load(Relaxed),
             late_answers: counts.late.load(Relaxed),
             hedged_reads: counts.hedged.load(Relaxed),
+            missed_blocks: counts.missed.load(Relaxed),
             unauthentic_blocks: counts.unauthentic.load(Relaxed),
             source_us: self.shared.source.report(Instant::now()),
             servers: self.shared.servers.all().map(|(_, server)| server.report()).collect(),

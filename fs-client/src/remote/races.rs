@@ -78,7 +78,7 @@ async fn serve(shared: &Shared, mut inbox: Inbox) {
                 }
             }
             Some(frame) = inbox.puts.recv() => {
-                let (wire, blocks) = frame.into_wire(RequestId(1));
+                let (wire, _, blocks) = frame.into_wire();
                 for entry in frame::put_body(&wire[HEADER_SIZE..]).unwrap() {
                     held.insert(entry.key.0, entry.block.clone());
                 }

@@ -19,7 +19,7 @@ use rampool_protocol::control::MountId;
 use crate::block::BlockKey;
 
 /// Numbers every sealing of one mount, over all its runs; the nonce, and what tells two states of a block apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SealCount(pub(super) u64);
 
 /// What all keys of a mount are made from.

@@ -14,7 +14,7 @@ use super::{Offer, Shared};
 use crate::block::BlockKey;
 use crate::epochs::Seen;
 
-/// Sealed blocks for one server, and what must be known of them when it answers.
+/// Sealed blocks for one server, one at least, and what must be known of them when it answers.
 pub(super) struct PutFrame {
     entries: BytesMut,
     pub(super) blocks: Vec<SentBlock>,
@@ -112,11 +112,12 @@ impl PutFrame {
         });
     }
 
-    /// The frame as it goes on the wire, and the blocks in it.
-    pub(super) fn into_wire(mut self, request: RequestId) -> (Bytes, Vec<SentBlock>) {
+    /// The frame as it goes on the wire, its number, which is that of its first sealing, and the blocks in it.
+    pub(super) fn into_wire(mut self) -> (Bytes, RequestId, Vec<SentBlock>) {
+        let request = RequestId(self.blocks[0].lent.count.0);
         let header = Header::put(request, self.blocks.len());
         self.entries[..HEADER_SIZE].copy_from_slice(&header.to_bytes());
-        (self.entries.freeze(), self.blocks)
+        (self.entries.freeze(), request, self.blocks)
     }
 }
 

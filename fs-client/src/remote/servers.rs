@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::lent::{Lent, ServerIndex};
+use super::lent::{Chances, Lent, ServerIndex};
 use super::saved::Remembered;
 use super::seal::SealCount;
 use super::server::{Inbox, Server};
@@ -35,11 +35,11 @@ impl Servers {
         self.list.read().get(usize::from(index.0))?.clone()
     }
 
-    /// Whether what was lent may still be where it was lent to.
-    pub(super) fn may_hold(&self, lent: Lent) -> bool {
+    /// Whether what was lent may still be where it was lent to, with these chances.
+    pub(super) fn may_hold(&self, lent: Lent, chances: Chances) -> bool {
         let list = self.list.read();
         match list.get(usize::from(lent.server.0)).and_then(Option::as_ref) {
-            Some(server) => server.may_hold(lent.count),
+            Some(server) => server.may_hold(lent.count, chances),
             None => {
                 drop(list);
                 self.remembered.lock().iter().any(|known| known.index == lent.server)
@@ -111,8 +111,12 @@ impl Servers {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rampool_protocol::control::Lending;
+
+    use super::super::holding::Holding;
+    use super::*;
+
+    const NONE: Chances = Chances(0);
 
     fn address(port: u16) -> ServerAddress {
         ServerAddress { shown: port.to_string(), found: ([127, 0, 0, 1], port).into() }
@@ -124,14 +128,27 @@ mod tests {
         let (one, ..) = servers.add(address(1), SealCount(0)).unwrap();
         let (two, ..) = servers.add(address(2), SealCount(0)).unwrap();
         let lent = |server, count| Lent { server, count: SealCount(count) };
-        assert!(servers.may_hold(lent(one, 5)) && servers.may_hold(lent(two, 6)));
+        assert!(servers.may_hold(lent(one, 5), NONE) && servers.may_hold(lent(two, 6), NONE));
         servers.remove(one);
-        assert!(!servers.may_hold(lent(one, 5)) && servers.may_hold(lent(two, 6)));
+        assert!(!servers.may_hold(lent(one, 5), NONE) && servers.may_hold(lent(two, 6), NONE));
         assert!(servers.get(one).is_none());
         let (three, ..) = servers.add(address(3), SealCount(6)).unwrap();
         assert_eq!(three, one);
-        assert!(!servers.may_hold(lent(three, 5)) && servers.may_hold(lent(three, 7)));
+        assert!(!servers.may_hold(lent(three, 5), NONE) && servers.may_hold(lent(three, 7), NONE));
         assert_eq!(servers.all().count(), 2);
+    }
+
+    #[test]
+    fn what_a_server_has_evicted_it_holds_no_more() {
+        let servers = Servers::default();
+        let (index, server, _) = servers.add(address(1), SealCount(0)).unwrap();
+        let lends = Lending { capacity_bytes: 1, pausing: false };
+        server.connected(lends, 7, SealCount(0));
+        let holds = |count| servers.may_hold(Lent { server: index, count: SealCount(count) }, NONE);
+        server.holds(Holding { oldest: SealCount(5), newest: SealCount(8) });
+        assert!(!holds(4) && holds(5));
+        server.connected(lends, 8, SealCount(3));
+        assert!(holds(4), "a new run has evicted nothing yet");
     }
 
     #[test]
@@ -142,17 +159,17 @@ mod tests {
         let found = address(2).found;
         servers.remember(vec![Remembered { index: ServerIndex(0), address: found, instance: 7 }]);
         let lent = Lent { server: ServerIndex(0), count: SealCount(5) };
-        assert!(servers.may_hold(lent), "it may come");
+        assert!(servers.may_hold(lent, NONE), "it may come");
         let (other, ..) = servers.add(address(1), SealCount(9)).unwrap();
         assert_eq!(other, ServerIndex(1));
         let (place, server, _) = servers.add(address(2), SealCount(9)).unwrap();
         assert_eq!((place, servers.remembered()), (ServerIndex(0), vec![]));
-        assert!(servers.may_hold(lent));
+        assert!(servers.may_hold(lent, NONE));
         let lends = Lending { capacity_bytes: 1, pausing: false };
         server.connected(lends, 7, SealCount(9));
-        assert!(servers.may_hold(lent), "it is the run that it was");
+        assert!(servers.may_hold(lent, NONE), "it is the run that it was");
         server.connected(lends, 8, SealCount(9));
-        assert!(!servers.may_hold(lent), "it was started anew");
+        assert!(!servers.may_hold(lent, NONE), "it was started anew");
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub(super) struct Counts {
     pub(super) timeouts: AtomicU64,
     pub(super) late: AtomicU64,
     pub(super) hedged: AtomicU64,
+    pub(super) missed: AtomicU64,
     pub(super) unauthentic: AtomicU64,
 }
 
@@ -146,10 +147,10 @@ impl Shared {
         keepers.end().await;
     }
 
-    /// Where a block is lent to, unless that server was started anew since.
+    /// Where a block is lent to, unless that server was started anew since, or has evicted it.
     pub(super) fn lent(&self, key: BlockKey) -> Option<Lent> {
-        let lent = self.lent.get(key)?;
-        if self.servers.may_hold(lent) {
+        let (lent, chances) = self.lent.get(key)?;
+        if self.servers.may_hold(lent, chances) {
             return Some(lent);
         }
         self.lent.forget_this(key, lent);

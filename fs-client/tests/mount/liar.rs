@@ -148,7 +148,7 @@ async fn stream(
                 blocks.lock().unwrap().entry(*key).or_default().push(block.clone());
             }
             let mut answer = Header::stored(header.request, header.count).to_bytes().to_vec();
-            answer.resize(answer.len() + header.count, 0);
+            answer.resize(answer.len() + header.count + frame::OLDEST_SIZE, 0);
             answers.write_all(&answer).await?;
             continue;
         }

@@ -86,6 +86,28 @@ fn blocks_come_back_from_the_servers_as_they_were() {
 }
 
 #[test]
+fn a_server_is_not_asked_for_what_it_has_evicted() {
+    let keys = Keys::new();
+    let server = Server::lending(&keys.server(), "16M");
+    let pool = Pool::new(&[&server], keys);
+    // More is lent than it can hold.
+    let sent = || pool.mounted.number("/remote/sent_blocks");
+    for seed in 0.. {
+        if sent() > 16_000 {
+            break;
+        }
+        pool.read(4_000, seed, |_| {});
+    }
+    let numbers =
+        || ["/remote/missed_blocks", "/layers/remote/reads"].map(|n| pool.mounted.number(n));
+    let before = numbers();
+    pool.read(8_000, 1_000, |_| {});
+    let after = numbers();
+    let [missed, given] = [0, 1].map(|n| after[n] - before[n]);
+    assert!(missed < given / 10, "{missed} were not there, {given} were");
+}
+
+#[test]
 fn a_server_that_is_killed_costs_nothing_but_time_and_is_used_again_when_it_is_back() {
     let keys = Keys::new();
     let mut server = Server::start(&keys.server(), "127.0.0.1:0");

@@ -186,6 +186,9 @@ pub(crate) struct Server {
     _dir: TempDir,
 }
 
+/// More than any test lends.
+const USUAL: &str = "256M";
+
 impl Server {
     /// Starts one on a free port, or on the one that is given.
     pub(crate) fn start(keys: &Path, listen: &str) -> Self {
@@ -194,7 +197,7 @@ impl Server {
 
     /// Starts the first of a new pool, with its keys in a directory.
     pub(crate) fn found(keys: &Path) -> Self {
-        Self::start_with(keys, "127.0.0.1:0", &["--init"])
+        Self::start_with(keys, "127.0.0.1:0", USUAL, &["--init"])
     }
 
     /// What machines join with.
@@ -208,13 +211,18 @@ impl Server {
     pub(crate) fn join(keys: &Path, listen: &str, others: &[&Self]) -> Self {
         let joined: Vec<&str> =
             others.iter().flat_map(|other| ["--join", &other.address]).collect();
-        Self::start_with(keys, listen, &joined)
+        Self::start_with(keys, listen, USUAL, &joined)
     }
 
-    fn start_with(keys: &Path, listen: &str, more: &[&str]) -> Self {
+    /// Starts one that lends so much.
+    pub(crate) fn lending(keys: &Path, bytes: &str) -> Self {
+        Self::start_with(keys, "127.0.0.1:0", bytes, &[])
+    }
+
+    fn start_with(keys: &Path, listen: &str, lends: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut process = rampool_server()
-            .args(["--listen", listen, "--lend", "256M"])
+            .args(["--listen", listen, "--lend", lends])
             .arg("--keys")
             .arg(keys)
             .arg("--status-socket")
