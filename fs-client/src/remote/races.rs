@@ -147,7 +147,7 @@ impl Lending {
 
     fn read(&self) {
         let oldest = *self.acknowledged.lock().unwrap();
-        if let Some(lent) = self.lent.get(KEY) {
+        if let Some((lent, _)) = self.lent.get(KEY) {
             let value = self.sealed.lock().unwrap()[lent.count.0 as usize - 1];
             assert!(value >= oldest, "{value} was lent, {oldest} acknowledged");
             if any(2) == 0 {
@@ -175,7 +175,7 @@ fn what_is_stored_while_it_is_written_is_not_noted() {
         let server = shuttle::thread::spawn(move || server.lend());
         lending.write(1);
         server.join().unwrap();
-        if let Some(lent) = lending.lent.get(KEY) {
+        if let Some((lent, _)) = lending.lent.get(KEY) {
             assert_eq!(lending.sealed.lock().unwrap()[lent.count.0 as usize - 1], 1);
         }
     });
