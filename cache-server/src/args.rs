@@ -123,6 +123,8 @@ enum Command {
     Token(TokenArgs),
     /// Make this machine a server of a pool
     Join(JoinArgs),
+    /// Take a machine out of the pool, on the server that has the authority's key
+    Revoke(RevokeArgs),
     /// Ends a running server of this user: it takes nothing more, tells its clients, and ends
     Drain {
         #[command(flatten)]
@@ -144,6 +146,18 @@ pub(crate) struct TokenArgs {
     /// For how many hours it is good
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=TOKEN_HOURS_MAX.into()))]
     pub(crate) hours: u16,
+    /// The directory with the authority's ca.pem and ca.key
+    #[arg(long, value_name = "DIR", default_value = SERVER_KEYS)]
+    pub(crate) keys: PathBuf,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RevokeArgs {
+    /// What the machine is called; see 'rampool keys show'
+    pub(crate) name: String,
+    /// Only as a client, which mounts, or as a server, which lends [default: both]
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub(crate) role: Option<RoleArg>,
     /// The directory with the authority's ca.pem and ca.key
     #[arg(long, value_name = "DIR", default_value = SERVER_KEYS)]
     pub(crate) keys: PathBuf,
@@ -199,6 +213,8 @@ pub(crate) enum Task {
     Token(TokenArgs),
     /// Join a pool.
     Join(JoinArgs),
+    /// Revoke a machine's certificates.
+    Revoke(RevokeArgs),
     /// Write what is made from the command line.
     Generate(Generate),
 }
@@ -257,6 +273,7 @@ impl Args {
             Some(Command::Drain { which }) => Ok(Task::Drain(which.socket()?)),
             Some(Command::Token(args)) => Ok(Task::Token(args)),
             Some(Command::Join(args)) => Ok(Task::Join(args)),
+            Some(Command::Revoke(args)) => Ok(Task::Revoke(args)),
             Some(Command::Generate(what)) => Ok(Task::Generate(what)),
             None => self.settings().map(Box::new).map(Task::Serve),
         }

@@ -34,10 +34,12 @@ use rampool_cli::log::{Log, Target};
 use rampool_cli::service as manager;
 use rampool_cli::show::show;
 use rampool_cli::status::{StatusSocket, fetch};
+use rampool_keys::renewal::Renewal;
 use rampool_protocol::certs::{Admission, Role};
 use rustix::mm::MlockAllFlags;
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use accept::{Acceptor, Clients, Hall};
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Task::Drain(socket) => drain(&socket),
         Task::Token(args) => membership::token(&args),
         Task::Join(args) => args.join(Role::Server),
+        Task::Revoke(args) => membership::revoke(&args),
         Task::Generate(what) => generate(&what),
         Task::Serve(settings) => {
             let log = match Log::start(&settings.log, settings.log_format, Target::Stderr) {
@@ -137,7 +140,14 @@ fn run(settings: Settings, member: Membership, reload: Reload) -> anyhow::Result
         if join.is_empty() {
             join.extend(known);
         }
-        let gossip = Gossip::start(own, join, acceptor.endpoint(), identity.client_config());
+        let (credentials, current) = watch::channel(identity.credentials());
+        let gossip = Gossip::start(own, join, acceptor.endpoint(), current.clone());
+        let endpoint = acceptor.endpoint();
+        let _renewal = Renewal::start(&settings.keys, Role::Server, move |identity| {
+            endpoint.set_server_config(Some(accept::config(&identity, admission)));
+            credentials.send_replace(identity.credentials());
+        })
+        .context("cannot start a thread")?;
 
         let socket =
             settings.status_socket.unwrap_or_else(|| status::default_socket(listen.port()));
@@ -180,7 +190,8 @@ fn run(settings: Settings, member: Membership, reload: Reload) -> anyhow::Result
         }
         let authority = authority.map(Arc::new);
         let (clients_left, others) = (clients.clone(), gossip.clone());
-        let hall = Hall { service, clients, lending: lender.subscribe(), gossip, authority };
+        let lending = lender.subscribe();
+        let hall = Hall { service, clients, lending, gossip, credentials: current, authority };
         let drained = async {
             stop.recv().await;
             manager::ends();

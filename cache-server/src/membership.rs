@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::SystemTime;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use rampool_cli::show::show;
 use rampool_cli::status::fetch;
 use rampool_keys::authority::Authority;
@@ -11,7 +12,7 @@ use rampool_keys::{known_server, pool};
 use rampool_protocol::certs::{Identity, Role};
 use rampool_protocol::endpoint::PORT_DEFAULT;
 
-use crate::args::TokenArgs;
+use crate::args::{RevokeArgs, TokenArgs};
 use crate::gossip;
 use crate::status::{Report, find_socket};
 
@@ -41,17 +42,37 @@ impl Membership {
     }
 }
 
+/// The authority whose key is in `dir`.
+fn authority(dir: &Path) -> anyhow::Result<Authority> {
+    Authority::find(dir)?.with_context(|| {
+        format!(
+            "the pool's key is not in {}: it is where the pool was made, with 'rampool-server --init'",
+            dir.display()
+        )
+    })
+}
+
+/// Takes a machine out of the pool.
+///
+/// # Errors
+/// The authority's key is not here, or it has no such member.
+pub(crate) fn revoke(args: &RevokeArgs) -> anyhow::Result<()> {
+    let authority = authority(&args.keys)?;
+    let count = authority.revoke(&args.name, args.role.map(Into::into), SystemTime::now())?;
+    let certificates = if count == 1 { "certificate" } else { "certificates" };
+    eprintln!(
+        "rampool-server: {count} {certificates} of {} revoked; the server here knows at once, the others within ten minutes",
+        args.name
+    );
+    Ok(())
+}
+
 /// Prints a token.
 ///
 /// # Errors
 /// The authority's key is not here.
 pub(crate) fn token(args: &TokenArgs) -> anyhow::Result<()> {
-    let Some(authority) = Authority::find(&args.keys)? else {
-        bail!(
-            "the pool's key is not in {}: tokens are made where the pool was, with 'rampool-server --init'",
-            args.keys.display()
-        );
-    };
+    let authority = authority(&args.keys)?;
     let address = args.address.clone().unwrap_or_else(own_address);
     eprintln!("rampool-server: machines ask {address} (see --address), for {} hours", args.hours);
     let role = args.role.map(Into::into);

@@ -10,9 +10,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rampool_protocol::certs::{Identity, Role};
-use rampool_protocol::control::{Greeting, MountId, ToServer, VERSION};
-use support::peer::Peer;
+use rampool_keys::pool;
+use rampool_protocol::certs::{Identity, Revoked, Role};
+use rampool_protocol::control::{Greeting, MountId, ToClient, ToServer, VERSION};
+use support::peer::{Peer, ask};
 use support::pool::Pool;
 use support::server::{Server, run};
 
@@ -83,7 +84,53 @@ fn who_may_not_join_is_told_why() {
 
     let (other_keys, _other) = founder(&dir.path().join("elsewhere"));
     let lured = token(&other_keys, &address, &[]);
-    refused(&lured, "is not of the token's pool");
+    refused(&lured, "is of another pool");
+}
+
+#[tokio::test]
+async fn who_is_revoked_is_put_out_and_stays_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (keys, server) = founder(dir.path());
+    let config = |name: &str| {
+        let out = dir.path().join(name);
+        pool::issue(&keys, name, Role::Client, Some(&out), 30).unwrap();
+        Identity::load(&out, Role::Client).unwrap().client_config()
+    };
+    let [good, bad] = ["good", "bad"].map(config);
+    let kept = Peer::join(server.address, good, MountId([1; 16])).await.unwrap();
+    let out = Peer::join(server.address, bad.clone(), MountId([2; 16])).await.unwrap();
+    let revoke = |name| run(&["revoke", name, "--keys", keys.to_str().unwrap()]);
+    let output = revoke("bad");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 certificate of bad revoked"), "{said}");
+    let why = out.connection.closed().await.to_string();
+    assert!(why.contains("your certificate was revoked"), "{why}");
+    let again = Peer::join(server.address, bad, MountId([2; 16])).await;
+    assert!(again.is_err());
+    assert!(kept.connection.close_reason().is_none());
+    let output = revoke("nobody");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("no machine called nobody"), "{said}");
+}
+
+#[tokio::test]
+async fn a_member_hears_what_was_revoked_and_gets_no_new_certificate_before_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (keys, server) = founder(dir.path());
+    let member = dir.path().join("member");
+    let token = token(&keys, &server.address.to_string(), &["--role", "server"]);
+    join(&token, &member).unwrap();
+    pool::issue(&keys, "bad", Role::Client, None, 30).unwrap();
+    pool::revoke(&keys, "bad", None).unwrap();
+    let config = Identity::load(&member, Role::Server).unwrap().client_config();
+    let renew = |certificate| ToServer::Renew { version: VERSION, certificate };
+    let answer = ask(server.address, config.clone(), renew(false)).await.unwrap();
+    let ToClient::Renewed(renewed) = answer else { panic!("{answer:?}") };
+    assert_eq!(renewed.certificate, None);
+    let revoked = Revoked::from_der(renewed.revoked.unwrap()).unwrap();
+    assert!(revoked.has(&certificate(&keys.join("bad/cert.pem"))));
+    let why = ask(server.address, config, renew(true)).await.unwrap_err().to_string();
+    assert!(why.contains("two thirds"), "{why}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use rampool_cli::log;
 use rampool_keys::command::{JoinArgs, RoleArg};
 use rampool_keys::pool::MEMBER_DAYS;
 
+use crate::doctor::DoctorArgs;
 use crate::failure::Failure;
 use crate::plan::kernel_option;
 use crate::remote::UseServers;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
         #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Look at what a mount needs: kernel, memory, clock, keys, servers, disk; and say what to do about what is missing
+    Doctor(DoctorArgs),
     /// Make this machine a member of a pool, whose memory its mounts use from then on
     Join(JoinArgs),
     /// Make and show a pool's keys by hand
@@ -155,6 +158,17 @@ pub(crate) enum KeysCommand {
         /// How long the certificate is valid
         #[arg(long, default_value_t = MEMBER_DAYS)]
         days: u32,
+    },
+    /// Take a machine out of the pool: copy DIR/revoked.pem into the others' directories of keys, where it is noticed
+    /// at once, unless they have joined by a token, and fetch it
+    Revoke {
+        /// The directory that 'keys init' made
+        dir: PathBuf,
+        /// The machine's name
+        name: String,
+        /// Only as a client, or as a server [default: both]
+        #[arg(long, value_enum)]
+        role: Option<RoleArg>,
     },
     /// Show what the certificates in DIR are, and until when
     Show {

@@ -12,6 +12,7 @@ mod block;
 mod caller;
 mod contents;
 mod demand;
+mod doctor;
 mod epochs;
 mod failure;
 mod filesystem;
@@ -105,9 +106,13 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
             umount::umount(mountpoint, flags)?;
         }
         Command::Status { mountpoint, format } => status::show(mountpoint.as_deref(), *format)?,
+        Command::Doctor(args) => return doctor::run(args),
         Command::Keys(KeysCommand::Init { dir }) => pool::init(dir)?,
         Command::Keys(KeysCommand::Issue { dir, name, role, days }) => {
             pool::issue(dir, name, (*role).into(), None, *days)?;
+        }
+        Command::Keys(KeysCommand::Revoke { dir, name, role }) => {
+            pool::revoke(dir, name, role.map(Into::into))?;
         }
         Command::Keys(KeysCommand::Show { dir }) => tell(&format!("{}\n", pool::show(dir)?))?,
         Command::Join(args) => {

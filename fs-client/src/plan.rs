@@ -37,12 +37,20 @@ pub(crate) struct Plan {
     pub(crate) use_servers: UseServers,
     pub(crate) key_file: Option<PathBuf>,
     /// Present if there are servers.
-    pub(crate) identity: Option<Identity>,
+    pub(crate) membership: Option<Membership>,
     /// Reading leaves times of access alone.
     pub(crate) no_atime: bool,
     pub(crate) mount_options: Vec<MountOption>,
     /// Whether all users may use the mount, or only the one who mounts.
     pub(crate) for_all_users: bool,
+}
+
+/// That this machine belongs to a pool.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    /// The directory of its keys.
+    pub(crate) keys: PathBuf,
+    pub(crate) identity: Identity,
 }
 
 /// Whose memory is used, and with which keys.
@@ -127,9 +135,12 @@ impl Plan {
         if servers.is_empty() && args.key_file.is_some() {
             return Err(Failure::usage("--key-file is for what is lent; give a --server"));
         }
-        let identity = match (keys, servers.is_empty()) {
+        let membership = match (keys, servers.is_empty()) {
             (_, true) => None,
-            (Some(dir), false) => Some(Identity::load(&dir, Role::Client).map_err(Failure::usage)?),
+            (Some(keys), false) => {
+                let identity = Identity::load(&keys, Role::Client).map_err(Failure::usage)?;
+                Some(Membership { keys, identity })
+            }
             (None, false) => {
                 return Err(Failure::usage(
                     "--server needs keys; join its pool with 'rampool join TOKEN', or give --keys DIR",
@@ -143,7 +154,7 @@ impl Plan {
             servers,
             use_servers: args.use_servers.unwrap_or(UseServers::Auto),
             key_file: args.key_file.clone(),
-            identity,
+            membership,
             no_atime: mount_options.contains(&MountOption::NoAtime),
             mount_options,
             for_all_users,

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use fuser::{MountOption, Session, SessionACL};
 use rampool_cli::service;
 use rampool_cli::status::StatusSocket;
+use rampool_keys::renewal::Renewal;
+use rampool_protocol::certs::{Identity, Role};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -28,7 +30,7 @@ use crate::kept;
 use crate::local::{Evicted, LocalCache};
 use crate::metrics::Metrics;
 use crate::mounts::{UnmountFlags, unmount_at};
-use crate::plan::Plan;
+use crate::plan::{Membership, Plan};
 use crate::reload::Reload;
 use crate::remote::{KeyFile, Left, Limits, Offer, Tier};
 use crate::source::{Source, Stat};
@@ -103,6 +105,12 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
         started: Instant::now(),
     };
     let upkeep = Upkeep::start(filesystem.clone()).map_err(system("cannot start a thread"))?;
+    let renewal = plan.membership.as_ref().map(|Membership { keys, .. }| {
+        let remote = filesystem.remote.clone();
+        let changed = move |identity: Identity| remote.connects_with(identity.credentials());
+        Renewal::start(keys, Role::Client, changed)
+    });
+    let renewal = renewal.transpose().map_err(system("cannot start a thread"))?;
     let shown = filesystem.clone();
     let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move || {
         status::document(&facts, &shown)
@@ -139,7 +147,7 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
 
     let result = wait(&plan.mountpoint, &events, || reload.reload(&filesystem));
     service::ends();
-    drop((socket, upkeep));
+    drop((socket, upkeep, renewal));
     if result.is_ok() {
         let _ = serving.join();
         kept::save(&filesystem);
@@ -174,9 +182,9 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
 
     let epochs = Arc::new(Epochs::new());
     let mut cache_bytes = plan.values.cache.bytes();
-    let (remote, left) = match &plan.identity {
+    let (remote, left) = match &plan.membership {
         None => (Tier::none(epochs.clone()), Left::default()),
-        Some(identity) => {
+        Some(Membership { identity, .. }) => {
             let table_bytes = share(cache_bytes, LENT_TABLE_SHARE, LENT_TABLE_MIN);
             cache_bytes -= table_bytes;
             let queue_max = share(cache_bytes / BLOCK_SIZE as u64, QUEUE_SHARE, QUEUE_MIN) as usize;

@@ -28,8 +28,9 @@ const BUFFERS_MAX: usize = 4;
 #[derive(Default)]
 pub(crate) struct Staging {
     buffers: Mutex<Buffers>,
-    /// What long reads have taken lately: nanoseconds for a KiB.
+    /// What long reads have taken lately, in nanoseconds for a KiB of all that are under way at the same time.
     long_reads: AtomicU64,
+    under_way: AtomicU64,
 }
 
 #[derive(Default)]
@@ -53,6 +54,7 @@ impl Staging {
         let is_slow = self.long_reads.load(Relaxed) > SLOW;
         let staged = (is_slow && buffers.len() > PIECES_MAX).then(|| self.take(bytes)).flatten();
         let began = Instant::now();
+        let readers = self.under_way.fetch_add(1, Relaxed) + 1;
         let got = match staged {
             None => file.read_blocks(buffers, offset),
             Some(mut staged) => {
@@ -67,10 +69,13 @@ impl Staging {
                 got
             }
         };
-        let took = began.elapsed().as_nanos() as u64 / (bytes as u64 >> 10);
-        let before = self.long_reads.load(Relaxed);
-        // Of two that come at the same time one is lost, which is no harm.
-        self.long_reads.store(before - before / 8 + took / 8, Relaxed);
+        self.under_way.fetch_sub(1, Relaxed);
+        if let Ok(Got { bytes: 1.., is_stored: true }) = got {
+            let took = began.elapsed().as_nanos() as u64 / (bytes as u64 >> 10) / readers;
+            let before = self.long_reads.load(Relaxed);
+            // Of two that come at the same time one is lost, which is no harm.
+            self.long_reads.store(before - before / 8 + took / 8, Relaxed);
+        }
         got
     }
 
@@ -86,8 +91,9 @@ impl Staging {
         if buffers.made == BUFFERS_MAX {
             return None;
         }
+        let made = AlignedBuffer::huge().ok()?;
         buffers.made += 1;
-        AlignedBuffer::huge().ok()
+        Some(made)
     }
 }
 

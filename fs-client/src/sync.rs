@@ -14,7 +14,7 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use std::sync::{
     atomic,
-    mpsc::{Receiver, sync_channel},
+    mpsc::{Receiver, RecvTimeoutError, sync_channel},
 };
 
 #[cfg(feature = "shuttle")]
@@ -23,6 +23,8 @@ pub(crate) use shuttle::sync::atomic;
 pub(crate) use shuttle_dashmap::{DashMap, Entry};
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttled::{Condvar, Mutex, MutexGuard, Receiver, sync_channel};
+#[cfg(feature = "shuttle")]
+pub(crate) use std::sync::mpsc::RecvTimeoutError;
 
 /// Just before the source is called. Under shuttle somebody else may go on here.
 #[inline]
@@ -93,11 +95,11 @@ mod shuttled {
 
     impl<T> Receiver<T> {
         /// Time does not pass here: now and then it has.
-        pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, mpsc::RecvError> {
+        pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, super::RecvTimeoutError> {
             if shuttle::rand::thread_rng().gen_ratio(1, 8) {
-                return Err(mpsc::RecvError);
+                return Err(super::RecvTimeoutError::Timeout);
             }
-            self.0.recv()
+            self.0.recv().map_err(|_| super::RecvTimeoutError::Disconnected)
         }
     }
 

@@ -2,12 +2,16 @@
 //!
 //! A pool is a certificate authority: whoever has a certificate of it belongs to the pool, as a client or as a server
 //! ([`pool`]). A new machine gets its certificate over the network from the server that has the authority's key
-//! ([`authority`]), by showing a token ([`token`]) that somebody has carried there ([`join`], [`command`]).
+//! ([`authority`]), by showing a token ([`token`]) that somebody has carried there ([`join`], [`command`]). While its programs run they
+//! renew it, and learn what was revoked ([`renewal`]).
 
 pub mod authority;
+mod call;
 pub mod command;
+mod issued;
 pub mod join;
 pub mod pool;
+pub mod renewal;
 pub mod token;
 mod whole;
 
@@ -33,6 +37,12 @@ pub fn known_server(dir: &Path) -> io::Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// As it lies in a file.
+fn pem(what: &str, der: &[u8]) -> String {
+    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new(what, der), lines)
 }
 
 /// What this machine is called.

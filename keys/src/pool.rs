@@ -8,23 +8,26 @@ use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use rampool_protocol::certs::{self, CA_FILE, CERT_FILE, CertificateFacts, KEY_FILE, Role};
+use rampool_protocol::certs::{
+    self, CA_FILE, CERT_FILE, CertificateFacts, KEY_FILE, REVOKED_FILE, Revoked, Role,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256,
 };
 
 use crate::authority::{Authority, Holder};
+use crate::issued::{ISSUED_FILE, Issued, REVOKED_LIST_FILE};
 use crate::whole::make_whole;
 
 /// The CA's private key in a pool's CA directory.
 pub(crate) const CA_KEY_FILE: &str = "ca.key";
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_DAYS: u32 = 3650;
 /// Members have their certificates for so long, unless told otherwise.
 pub const MEMBER_DAYS: u32 = 825;
@@ -122,46 +125,84 @@ pub fn found(dir: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// What the certificates in a CA's or a machine's directory say, one line each.
+/// Revokes the certificates of the member called `name`, in one role or in both, of the pool whose CA is in `dir`.
+///
+/// # Errors
+/// When there is no CA, or no such member; the lists cannot be written.
+pub fn revoke(dir: &Path, name: &str, role: Option<Role>) -> anyhow::Result<usize> {
+    Authority::load(dir)?.revoke(name, role, SystemTime::now())
+}
+
+/// What the certificates in a CA's or a machine's directory say, and what a CA has issued, one line each.
 ///
 /// # Errors
 /// When there is none, or one cannot be read.
 pub fn show(dir: &Path) -> anyhow::Result<String> {
-    let mut files: Vec<PathBuf> = vec![dir.join(CA_FILE), dir.join(CERT_FILE)];
-    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    for entry in entries {
-        files.push(entry.with_context(|| format!("cannot read {}", dir.display()))?.path());
+    let revoked = Revoked::load(dir)?;
+    let mut issued = Issued::list(dir)?;
+    let mut rows = Vec::new();
+    let own = [CA_FILE, CERT_FILE].map(|file| dir.join(file));
+    for file in own.iter().filter(|file| file.is_file()) {
+        let facts = certs::describe(file)?;
+        if !issued.iter().any(|issued| issued.serial == facts.serial) {
+            rows.push(Row::of(facts, &revoked));
+        }
     }
-    files[2..].sort();
-    for file in &mut files[2..] {
-        file.push(CERT_FILE);
-    }
-    let mut facts = Vec::new();
-    for file in files.iter().filter(|file| file.is_file()) {
-        facts.push(certs::describe(file)?);
-    }
-    if facts.is_empty() {
+    issued.sort_by(|a, b| (&a.name, a.times.0).cmp(&(&b.name, b.times.0)));
+    let authority = rows.first().map_or_else(String::new, |ca| ca.name.clone());
+    rows.extend(issued.into_iter().map(|issued| Row::of_issued(issued, &authority, &revoked)));
+    if rows.is_empty() {
         bail!(
             "there are no certificates in {}; make some with 'rampool keys init' and \
              'rampool keys issue'",
             dir.display()
         );
     }
-    Ok(table(&facts))
+    Ok(table(rows))
 }
 
-fn table(facts: &[CertificateFacts]) -> String {
-    let mut rows = vec![["NAME", "ROLE", "ISSUER", "FROM", "TO", "VALID NOW"].map(str::to_owned)];
-    rows.extend(facts.iter().map(|cert| {
+/// What is shown of a certificate.
+struct Row {
+    name: String,
+    role: Option<Role>,
+    issuer: String,
+    times: (SystemTime, SystemTime),
+    is_revoked: bool,
+}
+
+impl Row {
+    fn of(facts: CertificateFacts, revoked: &Revoked) -> Self {
+        let CertificateFacts { name, issuer, role, times, serial, .. } = facts;
+        Self { name, role, issuer, times, is_revoked: revoked.has_serial(&serial) }
+    }
+
+    fn of_issued(issued: Issued, issuer: &str, revoked: &Revoked) -> Self {
+        let Issued { serial, role, name, times, .. } = issued;
+        let is_revoked = revoked.has_serial(&serial);
+        Self { name, role: Some(role), issuer: issuer.to_owned(), times, is_revoked }
+    }
+
+    fn cells(self, now: SystemTime) -> [String; 6] {
+        let is_valid = match () {
+            () if self.is_revoked => "revoked",
+            () if (self.times.0..self.times.1).contains(&now) => "yes",
+            () => "no",
+        };
         [
-            cert.name.clone(),
-            cert.role.map_or_else(|| "CA".to_owned(), |role| role.to_string()),
-            cert.issuer.clone(),
-            cert.validity.0.clone(),
-            cert.validity.1.clone(),
-            if cert.valid_now { "yes" } else { "no" }.to_owned(),
+            self.name,
+            self.role.map_or_else(|| "CA".to_owned(), |role| role.to_string()),
+            self.issuer,
+            certs::in_words(self.times.0),
+            certs::in_words(self.times.1),
+            is_valid.to_owned(),
         ]
-    }));
+    }
+}
+
+fn table(certificates: Vec<Row>) -> String {
+    let now = SystemTime::now();
+    let mut rows = vec![["NAME", "ROLE", "ISSUER", "FROM", "TO", "VALID NOW"].map(str::to_owned)];
+    rows.extend(certificates.into_iter().map(|row| row.cells(now)));
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: [usize; 6] = std::array::from_fn(width);
     let mut lines = Vec::new();
@@ -192,7 +233,8 @@ pub(crate) fn may_be_in_a_name(c: char) -> bool {
 
 /// A name must be fit for a directory and a certificate.
 pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
-    let reserved = ["", ".", "..", CA_FILE, CA_KEY_FILE, CERT_FILE, KEY_FILE];
+    let files = [CA_FILE, CA_KEY_FILE, CERT_FILE, KEY_FILE, REVOKED_FILE, ISSUED_FILE];
+    let reserved = [&files[..], &["", ".", "..", REVOKED_LIST_FILE]].concat();
     if name.len() > NAME_BYTES_MAX
         || reserved.contains(&name)
         || !name.chars().all(may_be_in_a_name)

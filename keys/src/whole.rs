@@ -1,8 +1,8 @@
 //! Directories of keys, which are made whole or not at all, and belong to the owner of their place.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
@@ -33,6 +33,41 @@ pub(crate) fn make_whole<T>(
         let _ = fs::remove_dir_all(&beside);
     }
     filled
+}
+
+/// Does something in `dir` as its owner.
+///
+/// # Errors
+/// Those of `act`; nobody knows whose it is.
+pub(crate) fn as_owner_of<T>(
+    dir: &Path,
+    act: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let _owner =
+        ActsAs::owner_of(dir).with_context(|| format!("cannot look into {}", dir.display()))?;
+    act()
+}
+
+/// Puts a text into a file, in place of what is there: whole, or not at all.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let name = path.file_name().context("a file needs a name")?.to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        let _ = fs::remove_file(&beside);
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Keys are not overwritten.

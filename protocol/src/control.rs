@@ -17,7 +17,7 @@ use crate::certs::Role;
 pub const VERSION: u16 = 3;
 
 /// The longest control message.
-pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// The most members that a server tells of at once.
 pub const MEMBERS_MAX: usize = 255;
@@ -43,6 +43,20 @@ pub enum ToServer {
     /// The first message of a machine that wants to belong to the pool, to a server with the authority's key; answered by
     /// [`ToClient::Joined`].
     Join(Join),
+    /// The first message of a member, of either role, to the server with the authority's key; answered by
+    /// [`ToClient::Renewed`].
+    Renew {
+        /// The member's [`VERSION`].
+        version: u16,
+        /// Whether it wants a new certificate: that with which it has connected will expire.
+        certificate: bool,
+    },
+    /// A member, of either role, wants to know how the server is; answered by [`ToClient::Probed`], also when it is said
+    /// again.
+    Probe {
+        /// The member's [`VERSION`].
+        version: u16,
+    },
 }
 
 /// What a machine asks for that wants to belong to the pool.
@@ -67,6 +81,26 @@ pub struct Joined {
     pub certificate: Vec<u8>,
     /// That of the pool's CA.
     pub ca: Vec<u8>,
+}
+
+/// What keeps a member up to date, in DER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// A new certificate for the same key, if one was wanted.
+    pub certificate: Option<Vec<u8>>,
+    /// What was revoked: a list as in RFC 5280, 5, if there is one.
+    pub revoked: Option<Vec<u8>>,
+}
+
+/// How a server is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// What its clock says: milliseconds since 1970.
+    pub unix_ms: u64,
+    /// What it lends.
+    pub lending: Lending,
+    /// The other servers that it knows of.
+    pub members: Vec<Member>,
 }
 
 /// How servers begin to gossip.
@@ -96,6 +130,10 @@ pub enum ToClient {
     Members(Vec<Member>),
     /// The answer to a join.
     Joined(Joined),
+    /// The answer to a renewal.
+    Renewed(Renewed),
+    /// The answer to a probe.
+    Probed(Probed),
 }
 
 /// A server, as others see it.
@@ -139,7 +177,7 @@ pub enum CloseCode {
     Protocol = 2,
     /// The server serves as many clients as it may.
     Busy = 3,
-    /// The server does not let the machine in that wants to belong to the pool.
+    /// The server does not let the machine in, because it may not belong to the pool, or does not any more.
     Refused = 4,
 }
 
@@ -163,7 +201,7 @@ pub enum ControlError {
 /// A message with its length in front, ready to be written to the control stream.
 pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
     let body = options().serialize(message).expect("our own messages are small and serialisable");
-    let mut bytes = u32::try_from(body.len()).expect("limited to 16 KiB").to_le_bytes().to_vec();
+    let mut bytes = u32::try_from(body.len()).expect("limited to 64 KiB").to_le_bytes().to_vec();
     bytes.extend_from_slice(&body);
     bytes
 }

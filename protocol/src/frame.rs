@@ -33,7 +33,7 @@ pub const OLDEST_SIZE: usize = size_of::<u64>();
 /// The longest body of any frame.
 pub const BODY_BYTES_MAX: usize = RUN_BLOCKS_MAX * size_of::<PutEntry>();
 
-/// Ties an answer to its request. Chosen by the client, unique on its connection.
+/// Ties an answer to its request. Chosen by the client, unique on its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 

@@ -5,11 +5,11 @@
 //! logged here, once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn::{Connection, ConnectionError, Incoming, ReadError, RecvStream, SendStream};
 use rampool_protocol::certs::{self, Role};
-use rampool_protocol::control::{CloseCode, Greeting, Join, ToClient, ToServer, VERSION};
+use rampool_protocol::control::{CloseCode, Greeting, Join, Probed, ToClient, ToServer, VERSION};
 use rampool_protocol::endpoint;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::clients::{Client, Clients};
 use super::{Hall, data};
+use crate::gossip;
 use crate::messages::{End, read, tell};
 
 /// Handshake and first message together must not take longer.
@@ -28,6 +29,12 @@ const KEEP_MIN: Duration = Duration::from_secs(30);
 
 /// The longest for which blocks are kept for a client that is gone.
 const KEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// Probes on one connection.
+const PROBES_MAX: usize = 1000;
+
+/// What is said where no members are made.
+const NO_AUTHORITY: &str = "this server makes no members: the authority's key is not here";
 
 /// The first stream of a connection.
 struct Control {
@@ -61,34 +68,56 @@ pub(super) async fn attend(incoming: Incoming, stranger: OwnedSemaphorePermit, h
     let seen_as = role.unwrap_or(Role::Client);
     let first = tokio::time::timeout_at(began + HELLO_MAX, first_message(&connection)).await;
     drop(stranger);
-    let end = match first {
-        Ok(Ok((control, said))) => match (said, role) {
-            (ToServer::Hello { version, .. }, _) if version != VERSION => {
-                End::other_version("client", version)
-            }
-            (ToServer::Join(join), _) => admit(&connection, control, &join, &hall).await,
-            (_, None) => End::violation("you have no certificate; this server needs one"),
-            (ToServer::Hello { mount, keep_seconds, .. }, Some(Role::Client)) => {
-                let keep = Duration::from_secs(keep_seconds.into()).clamp(KEEP_MIN, KEEP_MAX);
-                let since = Instant::now();
-                let client = Client { name: name.clone(), address, mount, since, keep };
-                serve(&connection, control, client, hall).await
-            }
-            (ToServer::Greeting(Greeting { version, .. }), _) if version != VERSION => {
-                End::other_version("other server", version)
-            }
-            (ToServer::Greeting(greeting), Some(Role::Server)) => {
-                hall.gossip.attend(&connection, control.send, greeting).await
-            }
-            (ToServer::Hello { .. }, Some(Role::Server)) => End::violation(
-                "a server's certificate is no client's; issue one with --role client",
-            ),
-            (ToServer::Greeting(_), Some(Role::Client)) => End::violation(
-                "a client's certificate is no server's; issue one with --role server",
-            ),
-        },
-        Ok(Err(end)) => end,
-        Err(_) => End::violation(&format_args!("no hello within {HELLO_MAX:?}")),
+    let credentials = hall.credentials.clone();
+    let served = async {
+        match first {
+            Ok(Ok((control, said))) => match (said, role) {
+                (ToServer::Hello { version, .. }, _) if version != VERSION => {
+                    End::other_version("client", version)
+                }
+                (ToServer::Join(join), _) => admit(&connection, control, &join, &hall).await,
+                (ToServer::Renew { version, .. }, Some(role)) if version != VERSION => {
+                    End::other_version(&role.to_string(), version)
+                }
+                (ToServer::Probe { version }, Some(role)) if version != VERSION => {
+                    End::other_version(&role.to_string(), version)
+                }
+                (ToServer::Probe { .. }, Some(_)) => answer_probes(control, &hall).await,
+                (ToServer::Renew { certificate, .. }, Some(_)) => {
+                    renew(&connection, control, certificate, &name, &hall).await
+                }
+                (_, None) => End::violation("you have no certificate; this server needs one"),
+                (ToServer::Hello { mount, keep_seconds, .. }, Some(Role::Client)) => {
+                    let keep = Duration::from_secs(keep_seconds.into()).clamp(KEEP_MIN, KEEP_MAX);
+                    let since = Instant::now();
+                    let client = Client { name: name.clone(), address, mount, since, keep };
+                    serve(&connection, control, client, hall).await
+                }
+                (ToServer::Greeting(Greeting { version, .. }), _) if version != VERSION => {
+                    End::other_version("other server", version)
+                }
+                (ToServer::Greeting(greeting), Some(Role::Server)) => {
+                    hall.gossip.attend(&connection, control.send, greeting).await
+                }
+                (ToServer::Hello { .. }, Some(Role::Server)) => End::violation(
+                    "a server's certificate is no client's; issue one with --role client",
+                ),
+                (ToServer::Greeting(_), Some(Role::Client)) => End::violation(
+                    "a client's certificate is no server's; issue one with --role server",
+                ),
+            },
+            Ok(Err(end)) => end,
+            Err(_) => End::violation(&format_args!("no hello within {HELLO_MAX:?}")),
+        }
+    };
+    let mut served = std::pin::pin!(served);
+    let end = tokio::select! {
+        end = &mut served => end,
+        () = gossip::is_revoked(&connection, credentials) => {
+            warn!(%address, %name, "its certificate was revoked");
+            connection.close(CloseCode::Refused.into(), gossip::REVOKED.as_bytes());
+            served.await
+        }
     };
     match end {
         End::Lost(
@@ -118,9 +147,7 @@ async fn admit(connection: &Connection, mut control: Control, join: &Join, hall:
     if join.version != VERSION {
         return End::other_version("new machine", join.version);
     }
-    let Some(authority) = &hall.authority else {
-        return End::violation("this server makes no members: the authority's key is not here");
-    };
+    let Some(authority) = &hall.authority else { return End::violation(NO_AUTHORITY) };
     let joined = match authority.admit(join, SystemTime::now()) {
         Ok(joined) => joined,
         Err(why) => return End::Closed(CloseCode::Refused, format!("{why:#}")),
@@ -129,9 +156,63 @@ async fn admit(connection: &Connection, mut control: Control, join: &Join, hall:
         return end;
     }
     info!(address = %connection.remote_address(), name = join.name, role = %join.role, "joined the pool");
+    hangs_up(connection).await
+}
+
+/// Brings a member up to date.
+async fn renew(
+    connection: &Connection,
+    mut control: Control,
+    wants_certificate: bool,
+    name: &str,
+    hall: &Hall,
+) -> End {
+    let Some(authority) = &hall.authority else { return End::violation(NO_AUTHORITY) };
+    let Some(certificate) = certs::peer_certificate(connection) else {
+        return End::violation("you have no certificate; this server needs one");
+    };
+    let renewed = match authority.renew(&certificate, wants_certificate, SystemTime::now()) {
+        Ok(renewed) => renewed,
+        Err(why) => return End::Closed(CloseCode::Refused, format!("{why:#}")),
+    };
+    if let Err(end) = tell(&mut control.send, &ToClient::Renewed(renewed)).await {
+        return end;
+    }
+    if wants_certificate {
+        info!(address = %connection.remote_address(), name, "has a new certificate");
+    }
+    hangs_up(connection).await
+}
+
+/// Says how this server is, as often as it is asked.
+async fn answer_probes(mut control: Control, hall: &Hall) -> End {
+    for _ in 0..PROBES_MAX {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let probed = Probed {
+            unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            lending: *hall.lending.borrow(),
+            members: hall.gossip.members().borrow().to_vec(),
+        };
+        if let Err(end) = tell(&mut control.send, &ToClient::Probed(probed)).await {
+            return end;
+        }
+        match timeout(HELLO_MAX, read(&mut control.recv)).await {
+            Ok(Ok(ToServer::Probe { .. })) => {}
+            Ok(Ok(_)) => return End::violation("a probe is followed by another, or by nothing"),
+            Ok(Err(end)) => return end,
+            Err(_) => {
+                return End::violation(&format_args!("no further probe within {HELLO_MAX:?}"));
+            }
+        }
+    }
+    End::violation(&format_args!("more than {PROBES_MAX} probes"))
+}
+
+/// Whoever has got what it wanted hangs up.
+async fn hangs_up(connection: &Connection) -> End {
     match timeout(HELLO_MAX, connection.closed()).await {
         Ok(error) => End::Lost(error),
-        Err(_) => End::violation("nothing is expected after joining"),
+        Err(_) => End::violation("nothing is expected after the answer"),
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use quinn::{Endpoint, TokioRuntime};
 use rampool_keys::authority::Authority;
-use rampool_protocol::certs::{Admission, Identity};
+use rampool_protocol::certs::{Admission, Credentials, Identity};
 use rampool_protocol::control::{CloseCode, Lending};
 use rampool_protocol::endpoint;
 use tokio::sync::{Semaphore, watch};
@@ -51,8 +51,16 @@ pub(crate) struct Hall {
     pub(crate) clients: Arc<Clients>,
     pub(crate) lending: watch::Receiver<Lending>,
     pub(crate) gossip: Gossip,
+    pub(crate) credentials: watch::Receiver<Credentials>,
     /// Makes members, where its key is here.
     pub(crate) authority: Option<Arc<Authority>>,
+}
+
+/// What connections are accepted with.
+pub(crate) fn config(identity: &Identity, admission: Admission) -> quinn::ServerConfig {
+    let mut config = identity.server_config(admission);
+    config.max_incoming(STRANGERS_MAX);
+    config
 }
 
 impl Acceptor {
@@ -67,11 +75,9 @@ impl Acceptor {
     ) -> io::Result<Self> {
         let bound = endpoint::bind(address)?;
         let hint = bound.hint();
-        let mut config = identity.server_config(admission);
-        config.max_incoming(STRANGERS_MAX);
         let endpoint = Endpoint::new(
             endpoint::endpoint_config(),
-            Some(config),
+            Some(config(identity, admission)),
             bound.socket,
             Arc::new(TokioRuntime),
         )?;

@@ -202,8 +202,11 @@ impl Segments {
         let holder = &mut self.holders[n];
         if put < holder.last_put {
             let open = holder.open.map(|open| open.segment);
-            for segment in holder.full.iter().copied().chain(open) {
-                self.first_puts[segment.index()] = RequestId(0);
+            // From the newest on: those before one that is unknown are, too.
+            for segment in open.into_iter().chain(holder.full.iter().rev().copied()) {
+                if std::mem::replace(&mut self.first_puts[segment.index()], RequestId(0)).0 == 0 {
+                    break;
+                }
             }
         }
         holder.last_put = put;

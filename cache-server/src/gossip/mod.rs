@@ -13,10 +13,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, SendStream};
+use rampool_protocol::certs::Credentials;
 use rampool_protocol::control::{CloseCode, Greeting, MEMBERS_MAX, Member, VERSION};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::messages::{End, tell};
+pub(crate) use peers::{REVOKED, is_revoked};
 use swim::Swim;
 
 /// Servers that may call this one at a time.
@@ -58,11 +60,11 @@ impl Gossip {
         own: SocketAddr,
         join: Vec<String>,
         endpoint: Endpoint,
-        config: quinn::ClientConfig,
+        credentials: watch::Receiver<Credentials>,
     ) -> Self {
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
         let (told, members) = watch::channel(Arc::default());
-        let peers = peers::Peers::new(own, endpoint, config, events.clone());
+        let peers = peers::Peers::new(own, endpoint, credentials, events.clone());
         let swim = Swim::new(own, join, peers, events.clone(), told);
         tokio::spawn(swim.run(inbox));
         Self { own, events, members, seats: Arc::new(Semaphore::new(SEATS_MAX)) }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, Endpoint};
-use rampool_protocol::certs::{Role, SERVER_NAME, explain};
+use rampool_protocol::certs::{Credentials, Role, SERVER_NAME, explain};
 use rampool_protocol::control::{CloseCode, Greeting, ToServer, VERSION};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Event;
@@ -33,7 +33,7 @@ const WINDOW_BYTES: u32 = 16 << 10;
 pub(super) struct Peers {
     own: SocketAddr,
     endpoint: Endpoint,
-    config: quinn::ClientConfig,
+    credentials: watch::Receiver<Credentials>,
     events: mpsc::Sender<Event>,
     links: HashMap<SocketAddr, Link>,
     calls: JoinSet<()>,
@@ -49,11 +49,11 @@ impl Peers {
     pub(super) fn new(
         own: SocketAddr,
         endpoint: Endpoint,
-        config: quinn::ClientConfig,
+        credentials: watch::Receiver<Credentials>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (links, calls) = (HashMap::new(), JoinSet::new());
-        Self { own, endpoint, config, events, links, calls }
+        Self { own, endpoint, credentials, events, links, calls }
     }
 
     /// Whether there is a connection to the server that calls itself `address`.
@@ -127,7 +127,9 @@ impl Peers {
         }
         self.links.insert(address, Link::Calling(waiting));
         let (own, events) = (self.own, self.events.clone());
-        let connecting = self.endpoint.connect_with(self.config.clone(), address, SERVER_NAME);
+        let credentials = self.credentials.clone();
+        let config = credentials.borrow().config.clone();
+        let connecting = self.endpoint.connect_with(config, address, SERVER_NAME);
         self.calls.spawn(async move {
             let greeted = async { greet(connecting?, own).await };
             let greeted = tokio::time::timeout(GREETING_MAX, greeted).await;
@@ -138,7 +140,13 @@ impl Peers {
                     let called = Some(address);
                     let _ =
                         events.send(Event::Connected { called, address: other, connection }).await;
-                    listen(&ours, other, &events).await;
+                    tokio::select! {
+                        _ = listen(&ours, other, &events) => {}
+                        () = is_revoked(&ours, credentials) => {
+                            ours.close(CloseCode::Refused.into(), REVOKED.as_bytes());
+                            listen(&ours, other, &events).await;
+                        }
+                    }
                 }
                 Err(error) => {
                     let _ = events
@@ -147,6 +155,20 @@ impl Peers {
                 }
             }
         });
+    }
+}
+
+/// What a peer is told that does not belong to the pool any more.
+pub(crate) const REVOKED: &str = "your certificate was revoked";
+
+/// Waits until the peer does not belong to the pool any more, perhaps for ever.
+pub(crate) async fn is_revoked(
+    connection: &Connection,
+    mut credentials: watch::Receiver<Credentials>,
+) {
+    if credentials.wait_for(|now| now.revoked.has_peer(connection)).await.is_err() {
+        // Nobody changes them any more.
+        std::future::pending().await
     }
 }
 

@@ -41,6 +41,30 @@ pub async fn connect(
     Ok((endpoint, connection))
 }
 
+/// Connects, says one thing and hears the answer.
+pub async fn ask(
+    server: SocketAddr,
+    config: quinn::ClientConfig,
+    question: ToServer,
+) -> Result<ToClient, ConnectionError> {
+    let (_endpoint, connection) = connect(server, config).await?;
+    match say(&connection, question).await? {
+        (_, Some(answer)) => Ok(answer),
+        (_, None) => Err(connection.closed().await),
+    }
+}
+
+/// Says the first thing. What is wrong with it shows when the answer is read.
+async fn say(
+    connection: &Connection,
+    first: ToServer,
+) -> Result<((SendStream, RecvStream), Option<ToClient>), ConnectionError> {
+    let (mut send, mut recv) = connection.open_bi().await?;
+    let _ = send.write_all(&control::encode(&first)).await;
+    let answer = message(&mut recv).await;
+    Ok(((send, recv), answer))
+}
+
 impl Peer {
     pub async fn join(
         server: SocketAddr,
@@ -57,15 +81,11 @@ impl Peer {
         hello: ToServer,
     ) -> Result<Self, ConnectionError> {
         let (endpoint, connection) = connect(server, config).await?;
-        let (mut send, mut recv) = connection.open_bi().await?;
-        // What is wrong shows when the answer is read.
-        let _ = send.write_all(&control::encode(&hello)).await;
-        let Some(ToClient::Welcome { version: VERSION, instance, lending }) =
-            message(&mut recv).await
-        else {
+        let (control, answer) = say(&connection, hello).await?;
+        let Some(ToClient::Welcome { version: VERSION, instance, lending }) = answer else {
             return Err(connection.closed().await);
         };
-        Ok(Self { connection, control: (send, recv), lending, instance, _endpoint: endpoint })
+        Ok(Self { connection, control, lending, instance, _endpoint: endpoint })
     }
 
     /// The next thing that the server says on its own.

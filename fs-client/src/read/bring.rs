@@ -131,8 +131,10 @@ impl Filesystem {
             let blocks = led.iter().copied().zip(slots).enumerate();
             let mut missing: Vec<Missing<'_>> =
                 blocks.filter(|(n, _)| is_missing(*n)).map(|(_, block)| block).collect();
+            let is_stored = self.read_source(handle, state.size, &mut missing)?;
             from_source += missing.len();
-            self.read_source(handle, state.size, &mut missing)
+            self.metrics.count_bytes(Layer::Source, missing.len() * BLOCK_SIZE);
+            Ok::<bool, Unbrought>(is_stored)
         };
         match asked {
             // In how many pieces it is read is the source's business: a server would have given all of it at once.
@@ -149,7 +151,6 @@ impl Filesystem {
                 read(&mut slots, &|n| comes[n] && !arrived[n])?;
             }
         }
-        self.metrics.count_bytes(Layer::Source, from_source * BLOCK_SIZE);
 
         let blocks: Vec<Block> = slots.into_iter().map(Empty::publish).collect();
         for ((&index, block), seen) in led.iter().zip(&blocks).zip(seen) {

@@ -22,7 +22,7 @@ use crate::arena::Empty;
 use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::pace::Length;
 use crate::read::OVER_MAX;
-use crate::sync::{Receiver, sync_channel};
+use crate::sync::{Receiver, RecvTimeoutError, sync_channel};
 
 /// How long a reader that waits for servers does so at least, before it reads the source.
 const DEADLINE: Duration = Duration::from_millis(20);
@@ -121,7 +121,8 @@ impl Tier {
             // While the first are opened the others come.
             for blocks in theirs.chunks(RUN_BLOCKS_USUAL) {
                 let names = blocks.iter().map(|&(n, lent)| {
-                    shared.lent.set_chances(keys[n], lent, server.chances(lent.count));
+                    let stays = |stay| server.asked_for(lent.count, stay);
+                    shared.lent.asks(keys[n], lent, stays);
                     shared.sealer.remote_key(keys[n])
                 });
                 let (tell, told) = sync_channel(1);
@@ -160,10 +161,10 @@ impl Tier {
                         self.shared.open(server, wanted, run, &answer);
                         last = if came < collects { came } else { Instant::now() };
                     }
-                    Err(_) => {
+                    Err(why) => {
                         last = Instant::now();
                         // A connection that is lost says nothing about how long answers take.
-                        is_measured &= last - began >= deadline;
+                        is_measured &= why == RecvTimeoutError::Timeout;
                         self.shared.gave_up(server);
                     }
                 }
@@ -214,7 +215,7 @@ impl Tier {
         let began = Instant::now();
         let shared = self.shared.clone();
         let keys = blocks.iter().map(|&(key, lent)| {
-            shared.lent.set_chances(key, lent, server.chances(lent.count));
+            shared.lent.asks(key, lent, |stay| server.asked_for(lent.count, stay));
             shared.sealer.remote_key(key)
         });
         let keys = keys.collect();
@@ -313,21 +314,24 @@ impl Shared {
 /// comes. Few blocks between that nobody wants are read over.
 fn leave_gaps(count: usize, index: impl Fn(usize) -> BlockIndex, comes: &mut [bool]) {
     let is_near = |n: usize| index(n + 1).0 - index(n).0 <= OVER_MAX + 1;
-    let mut leave = |max: usize, sides_min: usize| {
+    // Runs with so many near neighbours that the source gives, up to so many blocks in all.
+    let mut leave = |neighbours: usize, mut blocks: usize| {
         let mut at = 0;
         while let Some(start) = (at..count).find(|&n| comes[n]) {
             at = (start..count).find(|&n| !comes[n]).unwrap_or(count);
-            let sides = [start > 0 && is_near(start - 1), at < count && is_near(at - 1)];
-            let sides = sides.iter().filter(|&&near| near).count();
-            if at - start <= max && sides >= sides_min && (start..at - 1).all(is_near) {
+            let near = [start > 0 && is_near(start - 1), at < count && is_near(at - 1)];
+            let near = near.iter().filter(|&&near| near).count();
+            let is_short = at - start <= GAP_MAX.min(blocks);
+            if is_short && near >= neighbours && (start..at - 1).all(is_near) {
                 comes[start..at].fill(false);
+                blocks -= at - start;
             }
         }
         comes.iter().filter(|&&comes| !comes).count()
     };
-    let from_source = leave(GAP_MAX, 2);
-    // Beside it, not more than doubles what it gives.
-    leave(GAP_MAX.min(from_source / 2), 1);
+    let from_source = leave(2, usize::MAX);
+    // Beside it, no more than that again.
+    leave(1, from_source);
 }
 
 /// Who has asked a server for the blocks of a short read.
@@ -436,8 +440,8 @@ mod tests {
     #[test]
     fn the_source_is_read_beyond_what_it_has_to_give_anyway() {
         assert_eq!(left("xx.x.x.xx"), ".........");
-        assert_eq!(left("x...xx"), "....xx", "no more than half as much at each end");
-        assert_eq!(left("x."), "x.");
+        assert_eq!(left("xx...xx"), ".....xx", "no more than as much again");
+        assert_eq!(left("xx."), "xx.");
         for same in ["", "xxx", "...", "x"] {
             assert_eq!(left(same), same);
         }

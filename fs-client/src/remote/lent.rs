@@ -5,6 +5,7 @@
 //! entry is found by a fingerprint of its key, so it may rarely be another block's: then the seal
 //! does not open, and it is a miss.
 
+use super::holding::Stay;
 use super::seal::SealCount;
 use crate::block::BlockKey;
 use crate::sync::Mutex;
@@ -21,7 +22,7 @@ const SETS_A_PART: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServerIndex(pub(super) u8);
 
-/// The bits of a count: 2^48 blocks are an EiB. Above them are the chances, above those the server.
+/// The bits of a count: 2^48 blocks are an EiB. Above them is the stay, above that the server.
 const COUNT_BITS: u32 = 48;
 
 /// Where a block is, and which sealing of it is the valid one.
@@ -31,18 +32,13 @@ pub(super) struct Lent {
     pub(super) count: SealCount,
 }
 
-/// How often a server keeps a block on when its turn to go has come, because it was asked for (see
-/// [`Holding`](super::holding::Holding)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Chances(pub(super) u8);
-
 /// All blocks that are believed to be lent.
 pub(super) struct LentTable {
     parts: Box<[Mutex<Box<[RawEntry]>>]>,
     held: AtomicUsize,
 }
 
-/// The fingerprint (0 is a free place), then server, [`Chances`] and count: 8, 8 and 48 bits.
+/// The fingerprint (0 is a free place), then server, [`Stay`] and count: 8, 8 and 48 bits.
 pub(super) type RawEntry = [u64; 2];
 
 impl LentTable {
@@ -54,23 +50,24 @@ impl LentTable {
         Self { parts: (0..parts).map(|_| part()).collect(), held: AtomicUsize::new(0) }
     }
 
-    /// Where `key` is lent to, as far as is known, and its chances there.
-    pub(super) fn get(&self, key: BlockKey) -> Option<(Lent, Chances)> {
+    /// Where `key` is lent to, as far as is known, and for how long.
+    pub(super) fn get(&self, key: BlockKey) -> Option<(Lent, Stay)> {
         if self.held.load(Ordering::Relaxed) == 0 {
             return None;
         }
         self.with_set(key, |set, fingerprint| {
             let entry = set.iter().find(|entry| entry[0] == fingerprint)?;
-            Some((unpack(*entry), chances(*entry)))
+            Some((unpack(*entry), stay(*entry)))
         })
     }
 
-    /// `key` is asked for where it is lent to, and has so many chances there.
-    pub(super) fn set_chances(&self, key: BlockKey, lent: Lent, chances: Chances) {
+    /// `key` is asked for where it is lent to, which changes its stay there.
+    pub(super) fn asks(&self, key: BlockKey, lent: Lent, change: impl FnOnce(Stay) -> Stay) {
         self.with_set(key, |set, fingerprint| {
             let entry = set.iter_mut().find(|entry| entry[0] == fingerprint);
             if let Some(entry) = entry.filter(|entry| unpack(**entry) == lent) {
-                entry[1] = pack(fingerprint, lent)[1] | u64::from(chances.0) << COUNT_BITS;
+                let Stay(stay) = change(stay(*entry));
+                entry[1] = pack(fingerprint, lent)[1] | u64::from(stay) << COUNT_BITS;
             }
         });
     }
@@ -113,7 +110,7 @@ impl LentTable {
         self.parts.iter().map(move |part| part.lock().iter().filter(is_used).copied().collect())
     }
 
-    /// Takes an entry of an earlier table, if there is room.
+    /// Takes an entry of an earlier table, if there is room. What it said of its block's stay was said by a clock that is no more.
     pub(super) fn restore(&self, entry: RawEntry) {
         let [fingerprint, _] = entry;
         if fingerprint == 0 {
@@ -121,7 +118,9 @@ impl LentTable {
         }
         self.with_set_of(fingerprint, |set| {
             if let Some(place) = set.iter().position(|&entry| entry == FREE) {
-                set[place] = entry;
+                let stays = if stay(entry) == Stay::ONE_TURN { 0 } else { Stay::UNTIL_MISSED.0 };
+                set[place] = pack(fingerprint, unpack(entry));
+                set[place][1] |= u64::from(stays) << COUNT_BITS;
                 self.held.fetch_add(1, Ordering::SeqCst);
             }
         });
@@ -169,9 +168,9 @@ pub(super) fn unpack(entry: RawEntry) -> Lent {
     Lent { server, count: SealCount(entry[1] & ((1 << COUNT_BITS) - 1)) }
 }
 
-/// The chances of an entry's block.
-pub(super) fn chances(entry: RawEntry) -> Chances {
-    Chances((entry[1] >> COUNT_BITS) as u8)
+/// How long an entry's block stays there.
+pub(super) fn stay(entry: RawEntry) -> Stay {
+    Stay((entry[1] >> COUNT_BITS) as u8)
 }
 
 fn oldest(set: &[RawEntry]) -> usize {
@@ -197,14 +196,18 @@ mod tests {
         let table = LentTable::new(1 << 20);
         table.insert_if(key(1), lent(5), || true);
         table.insert_if(key(2), lent(6), || false);
-        assert_eq!((table.get(key(1)), table.get(key(2))), (Some((lent(5), Chances(0))), None));
-        table.set_chances(key(1), lent(4), Chances(1));
+        assert_eq!((table.get(key(1)), table.get(key(2))), (Some((lent(5), Stay::ONE_TURN)), None));
+        table.asks(key(1), lent(4), |_| Stay(1));
         table.forget_this(key(1), lent(4));
-        assert_eq!(table.get(key(1)), Some((lent(5), Chances(0))), "it was sent anew meanwhile");
-        table.set_chances(key(1), lent(5), Chances(255));
-        assert_eq!(table.get(key(1)), Some((lent(5), Chances(255))));
-        table.set_chances(key(1), lent(5), Chances(2));
-        assert_eq!(table.get(key(1)), Some((lent(5), Chances(2))));
+        assert_eq!(
+            table.get(key(1)),
+            Some((lent(5), Stay::ONE_TURN)),
+            "it was sent anew meanwhile"
+        );
+        table.asks(key(1), lent(5), |_| Stay(255));
+        assert_eq!(table.get(key(1)), Some((lent(5), Stay(255))));
+        table.asks(key(1), lent(5), |Stay(before)| Stay(before / 2));
+        assert_eq!(table.get(key(1)), Some((lent(5), Stay(127))));
         table.forget(key(1));
         assert_eq!((table.get(key(1)), table.len()), (None, 0));
     }
@@ -213,11 +216,13 @@ mod tests {
     fn a_larger_table_takes_the_entries_of_a_smaller_one() {
         let (small, large) = (LentTable::new(0), LentTable::new(4 << 20));
         (1..1000).for_each(|n| small.insert_if(key(n), lent(n), || true));
+        small.asks(key(7), lent(7), |_| Stay(9));
         for entry in small.entries().flatten() {
             large.restore(entry);
         }
         assert_eq!(large.len(), small.len());
-        assert_eq!(large.get(key(5)), Some((lent(5), Chances(0))));
+        assert_eq!(large.get(key(5)), Some((lent(5), Stay::ONE_TURN)));
+        assert_eq!(large.get(key(7)), Some((lent(7), Stay::UNTIL_MISSED)), "that clock is no more");
     }
 
     #[test]

@@ -17,16 +17,15 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use rampool_protocol::certs::{Role, SERVER_NAME, explain};
+use rampool_protocol::certs::{Credentials, Role, SERVER_NAME, explain};
 use rampool_protocol::control::{self, CloseCode, ToClient, ToServer, VERSION};
 use rampool_protocol::endpoint;
 use rampool_protocol::frame::{self, HEADER_SIZE, Header, PutOutcome, RequestId, Verb};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::drive::DrivenRuntime;
-use super::holding::Holding;
 use super::line::Line;
 use super::seal::SealCount;
 use super::sender::{self, SentBlock};
@@ -50,7 +49,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Our sockets: one for servers with IPv4 addresses, one for the others.
 pub(super) struct Endpoints {
-    config: quinn::ClientConfig,
+    credentials: watch::Receiver<Credentials>,
     v4: Option<Endpoint>,
     v6: Option<Endpoint>,
 }
@@ -68,7 +67,7 @@ type Part<'a> = BoxFuture<'a, anyhow::Result<()>>;
 /// From where servers are called.
 pub(super) struct Caller {
     endpoint: Endpoint,
-    config: quinn::ClientConfig,
+    credentials: watch::Receiver<Credentials>,
 }
 
 /// The server is connected already, as another.
@@ -77,8 +76,8 @@ pub(super) struct Caller {
 struct SameServer(String);
 
 impl Endpoints {
-    pub(super) fn new(config: quinn::ClientConfig) -> Self {
-        Self { config, v4: None, v6: None }
+    pub(super) fn new(credentials: watch::Receiver<Credentials>) -> Self {
+        Self { credentials, v4: None, v6: None }
     }
 
     /// From where `address` is called.
@@ -87,7 +86,7 @@ impl Endpoints {
     /// There is no socket for such addresses.
     pub(super) fn for_address(&mut self, address: SocketAddr) -> std::io::Result<Caller> {
         let endpoint = self.endpoint_for(address)?;
-        Ok(Caller { endpoint, config: self.config.clone() })
+        Ok(Caller { endpoint, credentials: self.credentials.clone() })
     }
 
     /// Says goodbye to all servers.
@@ -132,7 +131,12 @@ pub(super) async fn keep(
     loop {
         let result = match connect(&server, &caller).await {
             Ok((connection, control)) => {
-                let result = serve(&shared, &server, &connection, control, &mut inbox).await;
+                let credentials = caller.credentials.clone();
+                let serves = serve(&shared, &server, &connection, control, &mut inbox);
+                let result = tokio::select! {
+                    result = serves => result,
+                    why = is_revoked(&connection, credentials) => Err(why),
+                };
                 if server.is_connected() {
                     pause = RETRY_MIN;
                 }
@@ -161,9 +165,10 @@ pub(super) async fn keep(
 
 async fn connect(
     server: &Server,
-    Caller { endpoint, config }: &Caller,
+    Caller { endpoint, credentials }: &Caller,
 ) -> anyhow::Result<(Connection, (SendStream, RecvStream))> {
-    let connecting = endpoint.connect_with(config.clone(), server.address.found, SERVER_NAME)?;
+    let config = credentials.borrow().config.clone();
+    let connecting = endpoint.connect_with(config, server.address.found, SERVER_NAME)?;
     let connection = timeout(WELCOME_TIMEOUT, connecting)
         .await
         .context("the server does not answer")?
@@ -173,6 +178,18 @@ async fn connect(
     // In TLS 1.3 the server looks at our certificate after we think that we are connected.
     let control = connection.open_bi().await.map_err(|_| lost(&connection))?;
     Ok((connection, control))
+}
+
+/// Waits until the server does not belong to the pool any more, perhaps for ever.
+async fn is_revoked(
+    connection: &Connection,
+    mut credentials: watch::Receiver<Credentials>,
+) -> anyhow::Error {
+    if credentials.wait_for(|now| now.revoked.has_peer(connection)).await.is_err() {
+        // Nobody changes them any more.
+        std::future::pending().await
+    }
+    anyhow::anyhow!("the server's certificate was revoked")
 }
 
 /// Serves one connection until it is lost, or broken by the server.
@@ -233,7 +250,10 @@ async fn read_news(
         match read_message(connection, tell).await? {
             ToClient::Lending(lending) => server.lends(lending),
             ToClient::Members(members) => shared.members.tells(server.address.found, members),
-            ToClient::Welcome { .. } | ToClient::Joined(_) => {
+            ToClient::Welcome { .. }
+            | ToClient::Joined(_)
+            | ToClient::Renewed(_)
+            | ToClient::Probed(_) => {
                 bail!("the server said what nobody has asked")
             }
         }
@@ -314,8 +334,10 @@ async fn read_outcomes(
         let Some((_, blocks)) = sent.filter(is_answer) else { bail!(UNASKED) };
         under_way.answered.notify_one();
         let (outcomes, oldest) = frame::stored_body(header, &body)?;
-        let [oldest, newest] = [oldest, header.request].map(|put| SealCount(put.0));
-        server.holds(Holding { oldest, newest });
+        if oldest.0 > header.request.0 + 1 {
+            bail!("it holds what it was never sent");
+        }
+        server.holds(SealCount(oldest.0), SealCount(header.request.0));
         for (block, &outcome) in blocks.iter().zip(outcomes) {
             match PutOutcome::from_byte(outcome) {
                 PutOutcome::Stored => block.stored(shared),

@@ -40,7 +40,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use rampool_protocol::certs::Identity;
+use rampool_protocol::certs::{Credentials, Identity};
 use rampool_protocol::frame::RUN_BLOCKS_USUAL;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
@@ -81,6 +81,7 @@ pub(crate) struct Tier {
     offers: Option<mpsc::Sender<Offer>>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
+    credentials: Option<watch::Sender<Credentials>>,
     key_file: Option<KeyFile>,
 }
 
@@ -138,7 +139,14 @@ impl Tier {
         let sealer = Sealer::new(&Secret::random(), &[Run::after(SealCount(0))]);
         let shared = Shared::new(UseServers::Auto, sealer, 0, epochs);
         let (stop, _) = watch::channel(true);
-        Self { shared: Arc::new(shared), offers: None, stop, thread: None, key_file: None }
+        Self {
+            shared: Arc::new(shared),
+            offers: None,
+            stop,
+            thread: None,
+            credentials: None,
+            key_file: None,
+        }
     }
 
     /// Starts the tier's thread, which connects to the servers that are given, and to those that they tell of, and stays
@@ -158,7 +166,8 @@ impl Tier {
         let shared = Arc::new(shared);
         let (offers, queue) = mpsc::channel(queue_max.max(1));
         let (stop, stopped) = watch::channel(false);
-        let endpoints = link::Endpoints::new(identity.client_config());
+        let (credentials, current) = watch::channel(identity.credentials());
+        let endpoints = link::Endpoints::new(current);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         shared.drive.watch(&mut runtime);
         let runtime = runtime.enable_all().build()?;
@@ -172,8 +181,15 @@ impl Tier {
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
         })?;
-        let (offers, thread) = (Some(offers), Some(thread));
-        Ok((Self { shared, offers, stop, thread, key_file }, left))
+        let (offers, thread, credentials) = (Some(offers), Some(thread), Some(credentials));
+        Ok((Self { shared, offers, stop, thread, credentials, key_file }, left))
+    }
+
+    /// Connections are made with these from here on, and those end whose server's certificate was revoked.
+    pub(crate) fn connects_with(&self, new: Credentials) {
+        if let Some(credentials) = &self.credentials {
+            credentials.send_replace(new);
+        }
     }
 
     /// Whether there is a key file: then [`Self::save`] is of use.
@@ -216,7 +232,7 @@ impl Tier {
         };
         let is_known = |entry: &lent::RawEntry| {
             let lent = lent::unpack(*entry);
-            lent.count <= last && shared.servers.may_hold(lent, lent::chances(*entry))
+            lent.count <= last && shared.servers.may_hold(lent, lent::stay(*entry))
         };
         let entries = shared.lent.entries();
         let entries = entries.map(|part| part.into_iter().filter(is_known).collect());

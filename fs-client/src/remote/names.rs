@@ -40,7 +40,7 @@ impl Given {
         &self.text
     }
 
-    pub(super) fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.found
     }
 }

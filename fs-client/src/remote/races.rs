@@ -38,8 +38,14 @@ pub(crate) fn tier_next_door(epochs: Arc<Epochs>, queue_max: usize) -> (Tier, Ne
     server.connected(lends, 1, SealCount(0));
     let (offers, queue) = mpsc::channel(queue_max);
     let (stop, _) = watch::channel(true);
-    let tier =
-        Tier { shared: shared.clone(), offers: Some(offers), stop, thread: None, key_file: None };
+    let tier = Tier {
+        shared: shared.clone(),
+        offers: Some(offers),
+        stop,
+        thread: None,
+        credentials: None,
+        key_file: None,
+    };
     (tier, NextDoor { shared, queue, inbox })
 }
 

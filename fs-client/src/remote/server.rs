@@ -17,8 +17,8 @@ use super::asker::Asker;
 use super::breaker::{Breaker, Failure};
 use super::drive::Drive;
 use super::hedge::{Budget, Wait};
-use super::holding::Holding;
-use super::lent::{Chances, ServerIndex};
+use super::holding::{Holding, Stay};
+use super::lent::ServerIndex;
 use super::line::Line;
 use super::placement::Candidate;
 use super::route::{self, Route, Way};
@@ -55,8 +55,7 @@ pub(super) struct Server {
     instance: Mutex<Option<u64>>,
     /// What was sealed up to this one went to an earlier run, and is gone.
     gone_through: AtomicU64,
-    /// From which sealing to which it holds what it was sent.
-    holds: [AtomicU64; 2],
+    holding: Mutex<Holding>,
     judgement: Mutex<Judgement>,
     /// What other servers say about it.
     standing: Mutex<Option<Standing>>,
@@ -122,7 +121,7 @@ impl Server {
             capacity_bytes: AtomicU64::new(0),
             instance: Mutex::new(None),
             gone_through: AtomicU64::new(last.0),
-            holds: Default::default(),
+            holding: Mutex::default(),
             judgement: Mutex::new(Judgement::new(Instant::now())),
             standing: Mutex::new(None),
             last_error: Mutex::new(None),
@@ -256,26 +255,19 @@ impl Server {
         Candidate { index, name: self.name, weight }
     }
 
-    /// Whether what was sealed with `count` may still be there, with these chances.
-    pub(super) fn may_hold(&self, count: SealCount, chances: Chances) -> bool {
-        count.0 > self.gone_through.load(Relaxed) && self.holding().may_hold(count, chances)
+    /// Whether what was sealed with `count` may still be there, if it stays for so long.
+    pub(super) fn may_hold(&self, count: SealCount, stay: Stay) -> bool {
+        count.0 > self.gone_through.load(Relaxed) && self.holding.lock().may_hold(count, stay)
     }
 
-    /// The chances there of what was sealed with `count`, when it is asked for.
-    pub(super) fn chances(&self, count: SealCount) -> Chances {
-        self.holding().chances(count)
+    /// How long what was sealed with `count` stays there, when it is asked for.
+    pub(super) fn asked_for(&self, count: SealCount, stay: Stay) -> Stay {
+        self.holding.lock().asked(count, stay)
     }
 
-    /// Of what it was sent, from the one of these frames to the other, it has evicted what is older.
-    pub(super) fn holds(&self, Holding { oldest, newest }: Holding) {
-        self.holds[0].store(oldest.0, Relaxed);
-        self.holds[1].store(newest.0, Relaxed);
-    }
-
-    fn holding(&self) -> Holding {
-        // Where one of them is older than the other, a block may be asked for in vain.
-        let [oldest, newest] = &self.holds;
-        Holding { oldest: SealCount(oldest.load(Relaxed)), newest: SealCount(newest.load(Relaxed)) }
+    /// Of what it was sent, up to `newest`, it has evicted what is older than `oldest`.
+    pub(super) fn holds(&self, oldest: SealCount, newest: SealCount) {
+        self.holding.lock().told(oldest, newest);
     }
 
     /// Requests are written to `line` from here on.
@@ -289,7 +281,7 @@ impl Server {
     pub(super) fn connected(&self, lending: Lending, instance: u64, last: SealCount) {
         if self.instance.lock().replace(instance) != Some(instance) {
             self.gone_through.store(last.0, Relaxed);
-            self.holds(Holding::default());
+            *self.holding.lock() = Holding::default();
         }
         self.lends(lending);
         *self.judgement.lock() = Judgement::new(Instant::now());

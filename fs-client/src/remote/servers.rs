@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::lent::{Chances, Lent, ServerIndex};
+use super::holding::Stay;
+use super::lent::{Lent, ServerIndex};
 use super::saved::Remembered;
 use super::seal::SealCount;
 use super::server::{Inbox, Server};
@@ -35,11 +36,11 @@ impl Servers {
         self.list.read().get(usize::from(index.0))?.clone()
     }
 
-    /// Whether what was lent may still be where it was lent to, with these chances.
-    pub(super) fn may_hold(&self, lent: Lent, chances: Chances) -> bool {
+    /// Whether what was lent may still be where it was lent to, if it stays there for so long.
+    pub(super) fn may_hold(&self, lent: Lent, stay: Stay) -> bool {
         let list = self.list.read();
         match list.get(usize::from(lent.server.0)).and_then(Option::as_ref) {
-            Some(server) => server.may_hold(lent.count, chances),
+            Some(server) => server.may_hold(lent.count, stay),
             None => {
                 drop(list);
                 self.remembered.lock().iter().any(|known| known.index == lent.server)
@@ -113,10 +114,9 @@ impl Servers {
 mod tests {
     use rampool_protocol::control::Lending;
 
-    use super::super::holding::Holding;
     use super::*;
 
-    const NONE: Chances = Chances(0);
+    const NONE: Stay = Stay::ONE_TURN;
 
     fn address(port: u16) -> ServerAddress {
         ServerAddress { shown: port.to_string(), found: ([127, 0, 0, 1], port).into() }
@@ -145,7 +145,7 @@ mod tests {
         let lends = Lending { capacity_bytes: 1, pausing: false };
         server.connected(lends, 7, SealCount(0));
         let holds = |count| servers.may_hold(Lent { server: index, count: SealCount(count) }, NONE);
-        server.holds(Holding { oldest: SealCount(5), newest: SealCount(8) });
+        server.holds(SealCount(5), SealCount(8));
         assert!(!holds(4) && holds(5));
         server.connected(lends, 8, SealCount(3));
         assert!(holds(4), "a new run has evicted nothing yet");

@@ -28,6 +28,10 @@ use crate::pace::SourcePace;
 /// For how long servers are asked to keep the blocks of a mount that may come back.
 const KEEP_SECONDS: u32 = 600;
 
+/// The next run of a mount begins its sealings so much later: more than can be on their way while the last writes down
+/// where blocks are.
+const SEALS_BETWEEN_RUNS: u64 = 1 << 20;
+
 /// What all parts of the tier use.
 pub(super) struct Shared {
     pub(super) use_servers: UseServers,
@@ -85,7 +89,8 @@ impl Shared {
             kept.ok()
         });
         let (last, mut runs) = match &kept {
-            Some((state, _)) => (state.last, state.runs.clone()),
+            // What was sealed while that was written down has numbers of its own.
+            Some((state, _)) => (SealCount(state.last.0 + SEALS_BETWEEN_RUNS), state.runs.clone()),
             None => (SealCount(0), Vec::new()),
         };
         let surplus = (runs.len() + 1).saturating_sub(saved::RUNS_MAX);
@@ -149,8 +154,8 @@ impl Shared {
 
     /// Where a block is lent to, unless that server was started anew since, or has evicted it.
     pub(super) fn lent(&self, key: BlockKey) -> Option<Lent> {
-        let (lent, chances) = self.lent.get(key)?;
-        if self.servers.may_hold(lent, chances) {
+        let (lent, stay) = self.lent.get(key)?;
+        if self.servers.may_hold(lent, stay) {
             return Some(lent);
         }
         self.lent.forget_this(key, lent);

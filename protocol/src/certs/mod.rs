@@ -7,8 +7,15 @@
 //! [`SERVER_NAME`]: a client trusts the pool, not an address, and one certificate goes on
 //! working when its machine gets another.
 //!
+//! What the authority has revoked is in `revoked.pem`, where there is any ([`Revoked`]).
+//!
 //! A machine that is not of the pool yet knows its CA by a [`Fingerprint`], and is let in only to be made a member
 //! ([`Admission::Strangers`]).
+
+mod facts;
+mod revoked;
+mod verify;
+mod words;
 
 use std::fmt;
 use std::fs;
@@ -19,21 +26,19 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionError, TransportErrorCode};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier as _;
 use serde::{Deserialize, Serialize};
-use x509_parser::prelude::{FromDer as _, X509Certificate, X509Error};
 
 use crate::endpoint;
+pub use facts::{CertificateFacts, describe, in_words, peer, peer_certificate, read_der};
+pub use revoked::Revoked;
+pub use verify::verify_authority;
+use verify::{FingerprintVerifier, PoolVerifier, servers_verifier};
+pub use words::{explain, said};
 
 /// The name that every server certificate of every pool carries.
 pub const SERVER_NAME: &str = "server.rampool";
@@ -47,6 +52,9 @@ pub const CA_FILE: &str = "ca.pem";
 pub const CERT_FILE: &str = "cert.pem";
 /// The private key of this machine in a keys directory.
 pub const KEY_FILE: &str = "key.pem";
+
+/// Which certificates of the pool were revoked, in a keys directory.
+pub const REVOKED_FILE: &str = "revoked.pem";
 
 const ALPN: &[u8] = b"rampool";
 
@@ -101,6 +109,17 @@ pub struct Identity {
     ca: CertificateDer<'static>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    facts: CertificateFacts,
+    revoked: Revoked,
+}
+
+/// What connections are made with, and whose are not to go on.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// For those that are made.
+    pub config: quinn::ClientConfig,
+    /// Whoever showed one of these is not to be talked to any more.
+    pub revoked: Revoked,
 }
 
 /// Why a keys directory cannot be used.
@@ -150,6 +169,12 @@ pub enum KeysError {
         /// End of validity.
         to: String,
     },
+    /// The authority has revoked the certificate.
+    #[error("the certificate in {} was revoked; remove the directory and join again, with a new token", path.display())]
+    Revoked {
+        /// The certificate.
+        path: PathBuf,
+    },
     /// Certificate, key and CA do not belong together.
     #[error("the keys in {} do not fit together: {reason}", dir.display())]
     Mismatch {
@@ -160,36 +185,27 @@ pub enum KeysError {
     },
 }
 
-/// What a certificate says, for people.
-#[derive(Clone, Debug)]
-pub struct CertificateFacts {
-    /// The name it was issued to.
-    pub name: String,
-    /// The pool's CA.
-    pub issuer: String,
-    /// None for the CA itself.
-    pub role: Option<Role>,
-    /// First and last moment of validity.
-    pub validity: (String, String),
-    /// Whether now is within them.
-    pub valid_now: bool,
-}
-
 impl Identity {
-    /// Loads `ca.pem`, `cert.pem` and `key.pem` from `dir` and checks that they serve `role`.
+    /// Loads `ca.pem`, `cert.pem`, `key.pem` and, if there is one, `revoked.pem` from `dir` and checks that they serve `role`.
     pub fn load(dir: &Path, role: Role) -> Result<Self, KeysError> {
         let ca = read_certificate(&dir.join(CA_FILE))?;
         let cert_path = dir.join(CERT_FILE);
         let cert = read_certificate(&cert_path)?;
         let key = read_key(&dir.join(KEY_FILE))?;
 
-        let facts = facts(&cert_path, &cert)?;
+        let revoked = Revoked::load(dir)?;
+
+        let facts = facts::facts(&cert_path, &cert)?;
         if facts.role != Some(role) {
             return Err(KeysError::Role { path: cert_path, wanted: role });
         }
         if !facts.valid_now {
-            let (from, to) = facts.validity;
+            let (from, to) = (in_words(facts.times.0), in_words(facts.times.1));
             return Err(KeysError::Expired { path: cert_path, from, to });
+        }
+
+        if revoked.has(&cert) {
+            return Err(KeysError::Revoked { path: cert_path });
         }
 
         let mut roots = RootCertStore::empty();
@@ -198,7 +214,8 @@ impl Identity {
             what: "CA certificate",
             reason: error.to_string(),
         })?;
-        let identity = Self { roots: Arc::new(roots), ca, chain: vec![cert], key };
+        let roots = Arc::new(roots);
+        let identity = Self { roots, ca, chain: vec![cert], key, facts, revoked };
         // What does not fit together shows here, not at the first connection.
         identity.check(role).map_err(|error| KeysError::Mismatch {
             dir: dir.to_owned(),
@@ -209,12 +226,57 @@ impl Identity {
 
     /// Whether the others of the pool would let it in, and its key fits.
     fn check(&self, role: Role) -> Result<(), rustls::Error> {
-        let verifier = PoolVerifier::new(&self.roots, Admission::Members)?;
+        if !self.revoked.is_of(&self.ca) {
+            return Err(rustls::Error::General(format!("{REVOKED_FILE} is of another pool")));
+        }
+        let verifier = PoolVerifier::new(&self.roots, &self.revoked, Admission::Members)?;
         verifier.verify_client_cert(&self.chain[0], &[], UnixTime::now())?;
         match role {
             Role::Client => self.client_tls().map(drop),
             Role::Server => self.server_tls(Admission::Members).map(drop),
         }
+    }
+
+    /// The same with another certificate for the same key, which came over the network.
+    ///
+    /// # Errors
+    /// It is not for this machine in this role, or not of this pool.
+    pub fn with_certificate(self, role: Role, certificate: Vec<u8>) -> Result<Self, rustls::Error> {
+        let unfit = |what: &str| rustls::Error::General(what.to_owned());
+        let facts = read_der(&certificate).map_err(|error| unfit(&error.to_string()))?;
+        let machine =
+            |facts: &CertificateFacts| (facts.name.clone(), facts.role, facts.key.clone());
+        if machine(&facts) != machine(&self.facts) {
+            return Err(unfit("it is another machine's"));
+        }
+        let changed = Self { chain: vec![certificate.into()], facts, ..self };
+        changed.check(role)?;
+        Ok(changed)
+    }
+
+    /// The same with another list of what was revoked, which came over the network.
+    ///
+    /// # Errors
+    /// It is not of this pool's CA, or this machine's own certificate is on it.
+    pub fn with_revoked(self, role: Role, revoked: Revoked) -> Result<Self, rustls::Error> {
+        let changed = Self { revoked, ..self };
+        changed.check(role)?;
+        Ok(changed)
+    }
+
+    /// What its certificate says.
+    pub fn facts(&self) -> &CertificateFacts {
+        &self.facts
+    }
+
+    /// What was revoked.
+    pub fn revoked(&self) -> &Revoked {
+        &self.revoked
+    }
+
+    /// What it takes to connect.
+    pub fn credentials(&self) -> Credentials {
+        Credentials { config: self.client_config(), revoked: self.revoked.clone() }
     }
 
     /// What a client connects with, or a server that talks to other servers.
@@ -241,14 +303,14 @@ impl Identity {
     fn client_tls(&self) -> Result<rustls::ClientConfig, rustls::Error> {
         let mut tls = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(self.roots.clone())
+            .with_webpki_verifier(servers_verifier(&self.roots, &self.revoked)?)
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
         Ok(tls)
     }
 
     fn server_tls(&self, admission: Admission) -> Result<rustls::ServerConfig, rustls::Error> {
-        let verifier = PoolVerifier::new(&self.roots, admission)?;
+        let verifier = PoolVerifier::new(&self.roots, &self.revoked, admission)?;
         let mut chain = self.chain.clone();
         if admission == Admission::Strangers {
             // They know it by its fingerprint only.
@@ -276,196 +338,6 @@ pub fn stranger_config(ca: Fingerprint) -> quinn::ClientConfig {
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(endpoint::transport_config());
     config
-}
-
-/// Whether `certificate` is that of the server that makes members of the pool whose CA has this fingerprint: it carries
-/// [`AUTHORITY_NAME`], and the CA's own certificate, which signed it, is among those that came with it.
-///
-/// # Errors
-/// It is not.
-pub fn verify_authority(
-    ca: Fingerprint,
-    certificate: &CertificateDer<'_>,
-    others: &[CertificateDer<'_>],
-) -> Result<(), rustls::Error> {
-    let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-    let ca = others.iter().find(|other| Fingerprint::of(other) == ca).ok_or(unknown)?;
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.clone().into_owned())?;
-    let name = ServerName::try_from(AUTHORITY_NAME).expect("a plain name");
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?
-        .verify_server_cert(certificate, &[], &name, &[], UnixTime::now())
-        .map(drop)
-}
-
-/// Trusts whom [`verify_authority`] finds to be the authority.
-#[derive(Debug)]
-struct FingerprintVerifier(Fingerprint);
-
-impl ServerCertVerifier for FingerprintVerifier {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        verify_authority(self.0, certificate, intermediates)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("only TLS 1.3 is spoken".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Lets in who has a certificate of the pool, for either role.
-#[derive(Debug)]
-struct PoolVerifier {
-    admission: Admission,
-    clients: Arc<dyn ClientCertVerifier>,
-    servers: Arc<WebPkiServerVerifier>,
-}
-
-impl PoolVerifier {
-    fn new(roots: &Arc<RootCertStore>, admission: Admission) -> Result<Self, rustls::Error> {
-        let general =
-            |error: rustls::server::VerifierBuilderError| rustls::Error::General(error.to_string());
-        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
-        let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider());
-        Ok(Self {
-            admission,
-            clients: clients.build().map_err(general)?,
-            servers: servers.build().map_err(general)?,
-        })
-    }
-}
-
-impl ClientCertVerifier for PoolVerifier {
-    fn client_auth_mandatory(&self) -> bool {
-        self.admission == Admission::Members
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.clients.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let as_client = self.clients.verify_client_cert(certificate, intermediates, now);
-        if as_client.is_ok() {
-            return as_client;
-        }
-        let name = ServerName::try_from(SERVER_NAME).expect("a plain name");
-        match self.servers.verify_server_cert(certificate, intermediates, &name, &[], now) {
-            Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(_) => as_client,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.clients.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.clients.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.clients.supported_verify_schemes()
-    }
-}
-
-/// Reads the certificate at `path` and says what it is.
-pub fn describe(path: &Path) -> Result<CertificateFacts, KeysError> {
-    facts(path, &read_certificate(path)?)
-}
-
-/// Name and role in the certificate that the peer showed.
-pub fn peer(connection: &quinn::Connection) -> Option<(String, Role)> {
-    let identity = connection.peer_identity()?;
-    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
-    Some((common_name(parsed.subject()).unwrap_or_default(), role(&parsed).ok()??))
-}
-
-/// What a peer said, fit to be shown and logged.
-pub fn said(bytes: &[u8]) -> String {
-    const CHARS_MAX: usize = 300;
-    String::from_utf8_lossy(bytes).chars().take(CHARS_MAX).flat_map(char::escape_debug).collect()
-}
-
-/// Why a connection could not be made or was lost, in words that say what to do. `peer` is what
-/// the other end is to us.
-pub fn explain(error: &ConnectionError, peer: Role) -> String {
-    match error {
-        ConnectionError::TransportError(ours) => match refusal(ours.code) {
-            Some(why) => format!("refused the {peer}'s certificate: {why}"),
-            None => ours.to_string(),
-        },
-        ConnectionError::ConnectionClosed(theirs) => match refusal(theirs.error_code) {
-            Some(why) => format!("the {peer} refused our certificate: {why}"),
-            None => theirs.to_string(),
-        },
-        ConnectionError::ApplicationClosed(closed) => {
-            format!("the {peer} closed the connection: {}", said(&closed.reason))
-        }
-        ConnectionError::TimedOut => format!("the {peer} does not answer"),
-        other => other.to_string(),
-    }
-}
-
-/// TLS alerts (RFC 8446, 6.2) as rustls raises them for a certificate.
-fn refusal(code: TransportErrorCode) -> Option<&'static str> {
-    const CERTIFICATE_ALERTS: [(u8, &str); 7] = [
-        (42, "it is damaged"),
-        (43, "it has the wrong role; issue one with the right --role"),
-        (45, "it has expired or is not valid yet; check the clock or issue a new one"),
-        (46, "it cannot be verified"),
-        (48, "it is of another pool; both sides need keys of the same CA ('rampool keys show')"),
-        (51, "it is not signed by this pool's CA"),
-        (116, "there was none; both sides need --keys"),
-    ];
-    CERTIFICATE_ALERTS
-        .iter()
-        .find(|(alert, _)| TransportErrorCode::crypto(*alert) == code)
-        .map(|&(_, why)| why)
 }
 
 /// AES-128-GCM first: the blocks are sealed with AES-256 already, and it is the fastest.
@@ -515,38 +387,4 @@ fn advice(error: &io::Error) -> &'static str {
 
 fn read(path: &Path) -> Result<Vec<u8>, KeysError> {
     fs::read(path).map_err(|source| KeysError::Read { path: path.to_owned(), source })
-}
-
-fn facts(path: &Path, der: &CertificateDer<'_>) -> Result<CertificateFacts, KeysError> {
-    let malformed = |reason: String| KeysError::Malformed {
-        path: path.to_owned(),
-        what: "certificate",
-        reason,
-    };
-    let (_, parsed) =
-        X509Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
-    Ok(CertificateFacts {
-        name: common_name(parsed.subject()).unwrap_or_default(),
-        issuer: common_name(parsed.issuer()).unwrap_or_default(),
-        role: role(&parsed).map_err(|error| malformed(error.to_string()))?,
-        validity: (
-            parsed.validity().not_before.to_string(),
-            parsed.validity().not_after.to_string(),
-        ),
-        valid_now: parsed.validity().is_valid(),
-    })
-}
-
-fn role(certificate: &X509Certificate<'_>) -> Result<Option<Role>, X509Error> {
-    let usage = certificate.extended_key_usage()?;
-    Ok(usage.and_then(|usage| match (usage.value.client_auth, usage.value.server_auth) {
-        (true, _) => Some(Role::Client),
-        (_, true) => Some(Role::Server),
-        _ => None,
-    }))
-}
-
-fn common_name(name: &x509_parser::x509::X509Name<'_>) -> Option<String> {
-    let value = name.iter_common_name().next()?;
-    value.as_str().ok().map(str::to_owned)
 }
