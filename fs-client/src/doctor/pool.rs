@@ -45,9 +45,11 @@ struct Seen {
 
 /// Looks at the keys in `dir` and at the servers, and says what the fastest usually takes to answer.
 pub(super) fn look(given: &[String], dir: Option<&Path>) -> (Vec<Finding>, Option<Duration>) {
-    let dir = dir.unwrap_or(Path::new(CLIENT_KEYS));
+    let usual = Path::new(CLIENT_KEYS);
+    let is_asked_for = dir.is_some() || !given.is_empty();
+    let dir = dir.unwrap_or(usual);
     let known = known_server(dir).ok().flatten();
-    if given.is_empty() && known.is_none() && !dir.exists() {
+    if !is_asked_for && !dir.exists() {
         let found = "this machine belongs to no pool: mounts use its own memory alone";
         return (vec![Finding::good("pool", found)], None);
     }

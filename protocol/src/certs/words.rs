@@ -22,6 +22,9 @@ pub fn explain(error: &ConnectionError, peer: Role) -> String {
             Some(why) => format!("the {peer} refused our certificate: {why}"),
             None => theirs.to_string(),
         },
+        ConnectionError::ApplicationClosed(closed) if closed.reason.is_empty() => {
+            format!("the {peer} closed the connection")
+        }
         ConnectionError::ApplicationClosed(closed) => {
             format!("the {peer} closed the connection: {}", said(&closed.reason))
         }
