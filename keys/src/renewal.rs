@@ -13,10 +13,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use quinn::Connection;
 use rampool_protocol::certs::{
-    CA_FILE, CERT_FILE, Identity, KEY_FILE, REVOKED_FILE, Revoked, Role, in_words,
+    CA_FILE, CERT_FILE, Credentials, Identity, KEY_FILE, REVOKED_FILE, Revoked, Role, in_words,
 };
 use rampool_protocol::control::{Renewed, ToClient, ToServer, VERSION};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::authority::{Authority, is_due};
@@ -35,6 +37,17 @@ const ASK_FIRST: Duration = Duration::from_secs(60);
 /// A certificate that is valid for less than this, of those that could not be renewed, is worth a warning: once a day.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// What a peer is told that does not belong to the pool any more.
+pub const REVOKED: &str = "your certificate was revoked";
+
+/// Waits until the peer's certificate is revoked, perhaps for ever.
+pub async fn revoked(connection: &Connection, mut credentials: watch::Receiver<Credentials>) {
+    if credentials.wait_for(|now| now.revoked.has_peer(connection)).await.is_err() {
+        // Nobody changes them any more.
+        std::future::pending::<()>().await;
+    }
+}
 
 /// A thread that looks after a directory of keys. It ends with this.
 #[derive(Debug)]

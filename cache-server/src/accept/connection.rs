@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn::{Connection, ConnectionError, Incoming, ReadError, RecvStream, SendStream};
+use rampool_keys::renewal::{REVOKED, revoked};
 use rampool_protocol::certs::{self, Role};
 use rampool_protocol::control::{CloseCode, Greeting, Join, Probed, ToClient, ToServer, VERSION};
 use rampool_protocol::endpoint;
@@ -18,7 +19,6 @@ use tracing::{debug, info, warn};
 
 use super::clients::{Client, Clients};
 use super::{Hall, data};
-use crate::gossip;
 use crate::messages::{End, read, tell};
 
 /// Handshake and first message together must not take longer.
@@ -113,9 +113,9 @@ pub(super) async fn attend(incoming: Incoming, stranger: OwnedSemaphorePermit, h
     let mut served = std::pin::pin!(served);
     let end = tokio::select! {
         end = &mut served => end,
-        () = gossip::is_revoked(&connection, credentials) => {
+        () = revoked(&connection, credentials) => {
             warn!(%address, %name, "its certificate was revoked");
-            connection.close(CloseCode::Refused.into(), gossip::REVOKED.as_bytes());
+            connection.close(CloseCode::Refused.into(), REVOKED.as_bytes());
             served.await
         }
     };

@@ -18,7 +18,6 @@ use rampool_protocol::control::{CloseCode, Greeting, MEMBERS_MAX, Member, VERSIO
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::messages::{End, tell};
-pub(crate) use peers::{REVOKED, is_revoked};
 use swim::Swim;
 
 /// Servers that may call this one at a time.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, Endpoint};
+use rampool_keys::renewal::{REVOKED, revoked};
 use rampool_protocol::certs::{Credentials, Role, SERVER_NAME, explain};
 use rampool_protocol::control::{CloseCode, Greeting, ToServer, VERSION};
 use tokio::sync::{mpsc, watch};
@@ -142,7 +143,7 @@ impl Peers {
                         events.send(Event::Connected { called, address: other, connection }).await;
                     tokio::select! {
                         _ = listen(&ours, other, &events) => {}
-                        () = is_revoked(&ours, credentials) => {
+                        () = revoked(&ours, credentials) => {
                             ours.close(CloseCode::Refused.into(), REVOKED.as_bytes());
                             listen(&ours, other, &events).await;
                         }
@@ -155,20 +156,6 @@ impl Peers {
                 }
             }
         });
-    }
-}
-
-/// What a peer is told that does not belong to the pool any more.
-pub(crate) const REVOKED: &str = "your certificate was revoked";
-
-/// Waits until the peer does not belong to the pool any more, perhaps for ever.
-pub(crate) async fn is_revoked(
-    connection: &Connection,
-    mut credentials: watch::Receiver<Credentials>,
-) {
-    if credentials.wait_for(|now| now.revoked.has_peer(connection)).await.is_err() {
-        // Nobody changes them any more.
-        std::future::pending().await
     }
 }
 

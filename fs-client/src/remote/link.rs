@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use rampool_keys::renewal::revoked;
 use rampool_protocol::certs::{Credentials, Role, SERVER_NAME, explain};
 use rampool_protocol::control::{self, CloseCode, ToClient, ToServer, VERSION};
 use rampool_protocol::endpoint;
@@ -135,7 +136,9 @@ pub(super) async fn keep(
                 let serves = serve(&shared, &server, &connection, control, &mut inbox);
                 let result = tokio::select! {
                     result = serves => result,
-                    why = is_revoked(&connection, credentials) => Err(why),
+                    () = revoked(&connection, credentials) => {
+                        Err(anyhow::anyhow!("the server's certificate was revoked"))
+                    }
                 };
                 if server.is_connected() {
                     pause = RETRY_MIN;
@@ -178,18 +181,6 @@ async fn connect(
     // In TLS 1.3 the server looks at our certificate after we think that we are connected.
     let control = connection.open_bi().await.map_err(|_| lost(&connection))?;
     Ok((connection, control))
-}
-
-/// Waits until the server does not belong to the pool any more, perhaps for ever.
-async fn is_revoked(
-    connection: &Connection,
-    mut credentials: watch::Receiver<Credentials>,
-) -> anyhow::Error {
-    if credentials.wait_for(|now| now.revoked.has_peer(connection)).await.is_err() {
-        // Nobody changes them any more.
-        std::future::pending().await
-    }
-    anyhow::anyhow!("the server's certificate was revoked")
 }
 
 /// Serves one connection until it is lost, or broken by the server.

@@ -27,7 +27,7 @@ pub(super) fn servers_verifier(
         .map_err(general)
 }
 
-fn general(error: rustls::server::VerifierBuilderError) -> rustls::Error {
+fn general(error: impl std::fmt::Display) -> rustls::Error {
     rustls::Error::General(error.to_string())
 }
 
