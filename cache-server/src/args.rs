@@ -95,6 +95,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     status_socket: Option<PathBuf>,
 
+    /// Serve metrics for Prometheus there, over HTTP, to all who ask: docs/metrics.md has what they mean
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+
     /// What is logged: error, warn, info, debug or trace, or in detail as RUST_LOG says it [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -177,6 +181,8 @@ pub(crate) enum Generate {
     },
     /// A configuration in which every key is explained, to stdout
     Config,
+    /// What each metric means, as a table in Markdown, to stdout
+    Metrics,
 }
 
 /// A running server.
@@ -239,6 +245,8 @@ pub(crate) struct Settings {
     pub(crate) init: bool,
     /// None for the usual place, which depends on the port.
     pub(crate) status_socket: Option<PathBuf>,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<SocketAddr>,
     /// As for RUST_LOG.
     pub(crate) log: String,
     pub(crate) log_format: log::Format,
@@ -328,6 +336,7 @@ impl Args {
             keys: self.keys,
             init: self.init,
             status_socket: self.status_socket,
+            metrics: self.metrics,
             log,
             log_format: self.log_format,
         })

@@ -11,6 +11,7 @@ mod answers;
 mod args;
 mod blocks;
 mod counts;
+mod exported;
 mod gossip;
 mod lend;
 mod membership;
@@ -31,6 +32,7 @@ use rampool_cli::config::Refusal;
 use rampool_cli::daemon::Daemon;
 use rampool_cli::generate;
 use rampool_cli::log::{Log, Target};
+use rampool_cli::metrics::{self, Watched};
 use rampool_cli::service as manager;
 use rampool_cli::show::show;
 use rampool_cli::status::{StatusSocket, fetch};
@@ -151,7 +153,7 @@ fn run(settings: Settings, member: Membership, reload: Reload) -> anyhow::Result
 
         let socket =
             settings.status_socket.unwrap_or_else(|| status::default_socket(listen.port()));
-        let reporter = Reporter {
+        let reporter = Arc::new(Reporter {
             listen,
             since: Instant::now(),
             limit: settings.limit,
@@ -159,8 +161,15 @@ fn run(settings: Settings, member: Membership, reload: Reload) -> anyhow::Result
             service: service.clone(),
             clients: clients.clone(),
             gossip: gossip.clone(),
-        };
-        let _status = StatusSocket::serve(socket.clone(), move || reporter.document())
+            credentials: current.clone(),
+        });
+        let document = move || reporter.document();
+        let metrics = settings.metrics.map(|address| {
+            Watched::serve(address, exported::METRICS, document.clone())
+                .map_err(|error| anyhow!("--metrics {address}: {error}; choose another"))
+        });
+        let _metrics = metrics.transpose()?;
+        let _status = StatusSocket::serve(socket.clone(), document)
             .map_err(|error| cannot_tell(&socket, &error))?;
 
         info!("listening on {listen}, {}", lender.describe());
@@ -303,6 +312,9 @@ fn generate(what: &Generate) -> anyhow::Result<()> {
         Generate::Completions { shell } => {
             show(&generate::completions(definition.command, *shell))
                 .context("cannot write to stdout")?;
+        }
+        Generate::Metrics => {
+            show(&metrics::table(exported::METRICS)).context("cannot write to stdout")?;
         }
         Generate::Config => {
             show(&definition.example(ABOUT)).context("cannot write to stdout")?;

@@ -14,8 +14,10 @@ use comfy_table::{Cell, Table, presets};
 use rampool_cli::size::ByteSize;
 use rampool_cli::status;
 use rampool_protocol::block::BLOCK_SIZE;
+use rampool_protocol::certs::Credentials;
 use rampool_protocol::control::{Member, Standing};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::accept::{Client, Clients};
 use crate::counts::Quantiles;
@@ -36,6 +38,7 @@ pub(crate) struct Reporter {
     pub(crate) service: Arc<Service>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) gossip: Gossip,
+    pub(crate) credentials: watch::Receiver<Credentials>,
 }
 
 /// The document.
@@ -71,6 +74,9 @@ pub(crate) struct Report {
     given_back_blocks: u64,
     second_chances: u64,
     latency_us: Latencies,
+    /// In seconds since 1970.
+    #[serde(default)]
+    certificate_expires: u64,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -223,6 +229,7 @@ impl Reporter {
             Latencies { get: counts.get_latency().into(), put: counts.put_latency().into() };
         // What follows reads /proc, which takes its time.
         drop(state);
+        let expires = self.credentials.borrow().expires;
         Report {
             listen: self.listen.to_string(),
             advertise: self.gossip.own().to_string(),
@@ -251,6 +258,7 @@ impl Reporter {
             given_back_blocks: facts.given_back,
             second_chances: facts.second_chances,
             latency_us,
+            certificate_expires: expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line, as it is written: raw flags. `plan.rs` makes of them what is meant.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -119,6 +120,9 @@ pub(crate) struct MountArgs {
     /// Mount options: ro, nosuid, noexec, noatime, ... or any long option as name=value
     #[arg(short = 'o', long, value_name = "OPT,...", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
+    /// Serve metrics for Prometheus there, over HTTP, to all who ask: docs/metrics.md has what they mean
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// What is logged: error, warn, info, debug or trace, or in detail as RUST_LOG says it [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log: Option<String>,
@@ -191,6 +195,8 @@ pub(crate) enum GenerateCommand {
     },
     /// A configuration for mounts in which every key is explained, to stdout
     Config,
+    /// What each metric of a mount means, as a table in Markdown, to stdout
+    Metrics,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

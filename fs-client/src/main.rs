@@ -14,6 +14,7 @@ mod contents;
 mod demand;
 mod doctor;
 mod epochs;
+mod exported;
 mod failure;
 mod filesystem;
 mod front;
@@ -51,6 +52,7 @@ use std::process::ExitCode;
 
 use rampool_cli::config::{Line, Refusal};
 use rampool_cli::log::{Format, Log, Target};
+use rampool_cli::metrics as told;
 use rampool_cli::{generate, show};
 use rampool_keys::pool;
 use rampool_protocol::certs::Role;
@@ -151,6 +153,7 @@ fn generate(what: &GenerateCommand) -> Result<(), Failure> {
         GenerateCommand::Completions { shell } => {
             tell(&generate::completions(definition.command, *shell))?;
         }
+        GenerateCommand::Metrics => tell(&told::table(exported::METRICS))?,
         GenerateCommand::Config => tell(&definition.example(ABOUT))?,
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! everything that can be known to fail before anything is mounted.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) key_file: Option<PathBuf>,
     /// Present if there are servers.
     pub(crate) membership: Option<Membership>,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<SocketAddr>,
     /// Reading leaves times of access alone.
     pub(crate) no_atime: bool,
     pub(crate) mount_options: Vec<MountOption>,
@@ -155,6 +158,7 @@ impl Plan {
             use_servers: args.use_servers.unwrap_or(UseServers::Auto),
             key_file: args.key_file.clone(),
             membership,
+            metrics: args.metrics,
             no_atime: mount_options.contains(&MountOption::NoAtime),
             mount_options,
             for_all_users,

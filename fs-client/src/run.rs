@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use fuser::{MountOption, Session, SessionACL};
+use rampool_cli::metrics::Watched;
 use rampool_cli::service;
 use rampool_cli::status::StatusSocket;
 use rampool_keys::renewal::Renewal;
@@ -20,6 +21,7 @@ use crate::block::BLOCK_SIZE;
 use crate::caller::may_act;
 use crate::demand::Demand;
 use crate::epochs::Epochs;
+use crate::exported;
 use crate::failure::Failure;
 use crate::filesystem::{Filesystem, Settings};
 use crate::front::Device;
@@ -111,10 +113,15 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
         Renewal::start(keys, Role::Client, changed)
     });
     let renewal = renewal.transpose().map_err(system("cannot start a thread"))?;
-    let shown = filesystem.clone();
-    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move || {
-        status::document(&facts, &shown)
+    let shown = (Arc::new(facts), filesystem.clone());
+    let document = move || status::document(&shown.0, &shown.1);
+    let metrics = plan.metrics.map(|address| {
+        Watched::serve(address, exported::METRICS, document.clone()).map_err(|error| {
+            Failure::system(format!("--metrics {address}: {error}; choose another"))
+        })
     });
+    let metrics = metrics.transpose()?;
+    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), document);
     if let Err(error) = &socket {
         tracing::warn!(%error, "no status socket: 'rampool status' will not show this mount");
     }
@@ -147,7 +154,7 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
 
     let result = wait(&plan.mountpoint, &events, || reload.reload(&filesystem));
     service::ends();
-    drop((socket, upkeep, renewal));
+    drop((socket, metrics, upkeep, renewal));
     if result.is_ok() {
         let _ = serving.join();
         kept::save(&filesystem);

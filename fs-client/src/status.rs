@@ -38,6 +38,8 @@ struct MountReport<'a> {
     hit_ratio: HitRatio,
     demand: Vec<DemandReport>,
     remote: TierReport,
+    /// In seconds since 1970; none without a pool.
+    certificate_expires: Option<u64>,
     memory: MemoryReport,
 }
 
@@ -130,6 +132,7 @@ pub(crate) fn document(facts: &Facts, filesystem: &Filesystem) -> String {
         layers: LayersReport { local, remote, source },
         demand: demand.collect(),
         remote: filesystem.remote.report(),
+        certificate_expires: filesystem.remote.certificate_expires(),
         memory: MemoryReport { resident_bytes: resident_bytes() },
     };
     serde_json::to_string(&report).expect("numbers, strings and lists are JSON")

@@ -38,7 +38,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use rampool_protocol::certs::{Credentials, Identity};
 use rampool_protocol::frame::RUN_BLOCKS_USUAL;
@@ -183,6 +183,12 @@ impl Tier {
         })?;
         let (offers, thread, credentials) = (Some(offers), Some(thread), Some(credentials));
         Ok((Self { shared, offers, stop, thread, credentials, key_file }, left))
+    }
+
+    /// When the mount's certificate expires, in seconds since 1970.
+    pub(crate) fn certificate_expires(&self) -> Option<u64> {
+        let expires = self.credentials.as_ref()?.borrow().expires;
+        expires.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
     }
 
     /// Connections are made with these from here on, and those end whose server's certificate was revoked.

@@ -27,3 +27,4 @@ mod support;
 mod tree;
 mod user;
 mod usual;
+mod watched;

@@ -23,6 +23,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -120,6 +121,8 @@ pub struct Credentials {
     pub config: quinn::ClientConfig,
     /// Whoever showed one of these is not to be talked to any more.
     pub revoked: Revoked,
+    /// When our own certificate expires.
+    pub expires: SystemTime,
 }
 
 /// Why a keys directory cannot be used.
@@ -276,7 +279,8 @@ impl Identity {
 
     /// What it takes to connect.
     pub fn credentials(&self) -> Credentials {
-        Credentials { config: self.client_config(), revoked: self.revoked.clone() }
+        let (revoked, expires) = (self.revoked.clone(), self.facts.times.1);
+        Credentials { config: self.client_config(), revoked, expires }
     }
 
     /// What a client connects with, or a server that talks to other servers.
