@@ -10,11 +10,12 @@
 # make bench    the quick plan, from nothing to a report; needs root
 # make packages .deb and .rpm, into target/packages
 # make try-packages  install them into a clean Debian, make a pool of two such machines, remove them; needs root
+# make try-watch    metrics, alerts and dashboard, with a real Prometheus; needs root
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo
 
-.PHONY: all demo test races conformance micro crash faults trees lending bench performance packages try-packages ci fuzz tools clean
+.PHONY: all demo test races conformance micro crash faults trees lending bench performance packages try-packages try-watch ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -81,6 +82,9 @@ performance: bench
 
 packages:
 	deploy/package
+
+try-watch: all
+	deploy/try-watch
 
 try-packages: packages
 	deploy/try-packages
