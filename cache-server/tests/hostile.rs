@@ -110,7 +110,7 @@ async fn hello_refused(bytes: &[u8], code: CloseCode, reason: &str) {
 #[tokio::test]
 async fn a_control_message_that_is_too_long() {
     let length = u32::try_from(MESSAGE_BYTES_MAX + 1).unwrap().to_le_bytes();
-    let reason = "a control message of 16385 bytes, where 16384 are allowed";
+    let reason = "a control message of 65537 bytes, where 65536 are allowed";
     hello_refused(&length, CloseCode::Protocol, reason).await;
 }
 
