@@ -8,7 +8,9 @@
 mod support;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rampool_keys::pool;
 use rampool_protocol::certs::{Identity, Revoked, Role};
@@ -54,6 +56,27 @@ fn a_new_server_joins_by_a_token_and_finds_the_others() {
     other.wait_until("they know each other", |status| !alone(status));
     let again = join(&token, &new).unwrap_err();
     assert!(again.contains("is not empty"), "{again}");
+}
+
+#[test]
+fn a_token_may_come_from_stdin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (keys, server) = founder(dir.path());
+    let token = token(&keys, &server.address.to_string(), &[]);
+    let new = dir.path().join("new");
+    let join = |text: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rampool-server"));
+        command.args(["join", "-", "--name", "new", "--keys"]).arg(&new);
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{text}").unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let refused = join("what is this?");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("no join token"), "{said}");
+    assert!(join(&token).status.success());
+    Identity::load(&new, Role::Server).unwrap();
 }
 
 #[test]

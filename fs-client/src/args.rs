@@ -14,6 +14,8 @@ use crate::doctor::DoctorArgs;
 use crate::failure::Failure;
 use crate::plan::kernel_option;
 use crate::remote::UseServers;
+use crate::stats::StatsArgs;
+use crate::top::TopArgs;
 
 /// Mounts a directory through memory: local, lent by other machines, then the disk.
 #[derive(Debug, Parser)]
@@ -53,6 +55,10 @@ pub(crate) enum Command {
         #[arg(short = 'w', long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Watch what mounts do, on a live screen
+    Top(TopArgs),
+    /// Print what mounts do, a line a second
+    Stats(StatsArgs),
     /// Look at what a mount needs: kernel, memory, clock, keys, servers, disk; and say what to do about what is missing
     Doctor(DoctorArgs),
     /// Make this machine a member of a pool, whose memory its mounts use from then on

@@ -39,9 +39,11 @@ mod remote;
 mod run;
 mod source;
 mod staging;
+mod stats;
 mod status;
 mod sync;
 mod timeouts;
+mod top;
 mod umount;
 mod upkeep;
 mod workers;
@@ -108,6 +110,8 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
             umount::umount(mountpoint, flags)?;
         }
         Command::Status { mountpoint, format } => status::show(mountpoint.as_deref(), *format)?,
+        Command::Top(args) => top::run(args)?,
+        Command::Stats(args) => stats::run(args)?,
         Command::Doctor(args) => return doctor::run(args),
         Command::Keys(KeysCommand::Init { dir }) => pool::init(dir)?,
         Command::Keys(KeysCommand::Issue { dir, name, role, days }) => {

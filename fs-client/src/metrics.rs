@@ -119,7 +119,7 @@ impl LayerMetrics {
 }
 
 /// The upper end, in microseconds, of the bucket that holds the given share of all.
-fn percentile(buckets: &[(u64, u64)], share: f64) -> Option<f64> {
+pub(crate) fn percentile(buckets: &[(u64, u64)], share: f64) -> Option<f64> {
     let total: u64 = buckets.iter().map(|(_, count)| count).sum();
     let rank = ((total as f64 * share).ceil() as u64).max(1);
     let mut seen = 0;

@@ -108,8 +108,13 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
     };
     let upkeep = Upkeep::start(filesystem.clone()).map_err(system("cannot start a thread"))?;
     let renewal = plan.membership.as_ref().map(|Membership { keys, .. }| {
-        let remote = filesystem.remote.clone();
-        let changed = move |identity: Identity| remote.connects_with(identity.credentials());
+        // That thread is not waited for, and must not keep the tier from ending.
+        let remote = Arc::downgrade(&filesystem.remote);
+        let changed = move |identity: Identity| {
+            if let Some(remote) = remote.upgrade() {
+                remote.connects_with(identity.credentials());
+            }
+        };
         Renewal::start(keys, Role::Client, changed)
     });
     let renewal = renewal.transpose().map_err(system("cannot start a thread"))?;

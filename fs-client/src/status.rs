@@ -140,21 +140,11 @@ pub(crate) fn document(facts: &Facts, filesystem: &Filesystem) -> String {
 
 /// Shows one mount, or all of this user's.
 pub(crate) fn show(mountpoint: Option<&Path>, format: Format) -> Result<(), Failure> {
-    if let Some(path) = mountpoint {
-        let found = std::fs::canonicalize(path)
-            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-        let document = fetch(&socket_path(&found)).map_err(|_| {
-            Failure::usage(format!("no rampool of this user is mounted at {}", path.display()))
-        })?;
-        let report = parse(&document)?;
-        match format {
-            Format::Json => tell(&format!("{document}\n"))?,
-            Format::Table => tell(&format!("{}\n", table(&report)))?,
-        }
-        return Ok(());
-    }
-    let reports = all_reports()?;
+    let mut reports = reports(mountpoint)?;
     match format {
+        Format::Json if mountpoint.is_some() => {
+            tell(&format!("{}\n", reports.pop().unwrap_or_default()))?;
+        }
         Format::Json => tell(&format!("{}\n", Value::from(reports)))?,
         Format::Table if reports.is_empty() => tell("nothing is mounted\n")?,
         Format::Table => {
@@ -165,7 +155,16 @@ pub(crate) fn show(mountpoint: Option<&Path>, format: Format) -> Result<(), Fail
     Ok(())
 }
 
-fn all_reports() -> Result<Vec<Value>, Failure> {
+/// What one mount tells, or all of this user's.
+pub(crate) fn reports(mountpoint: Option<&Path>) -> Result<Vec<Value>, Failure> {
+    if let Some(path) = mountpoint {
+        let found = std::fs::canonicalize(path)
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        let document = fetch(&socket_path(&found)).map_err(|_| {
+            Failure::usage(format!("no rampool of this user is mounted at {}", path.display()))
+        })?;
+        return Ok(vec![parse(&document)?]);
+    }
     let dir = directory(rustix::process::geteuid().as_raw());
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
     entries

@@ -9,7 +9,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
@@ -49,11 +48,11 @@ pub async fn revoked(connection: &Connection, mut credentials: watch::Receiver<C
     }
 }
 
-/// A thread that looks after a directory of keys. It ends with this.
+/// A thread that looks after a directory of keys. It ends with this; nobody waits for it, because it may be waiting for a
+/// server that does not answer.
 #[derive(Debug)]
 pub struct Renewal {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _stop: Sender<()>,
 }
 
 /// The directory of keys that a program uses.
@@ -80,24 +79,14 @@ impl Renewal {
         let (stop, stopped) = channel();
         // From before the thread runs: what changes from here on is noticed.
         let seen = keys.stamp();
-        let thread = std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
             keys.keep(
                 seen,
                 |pause| stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout),
                 changed,
             );
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Renewal {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It may be waiting for a server that does not answer, which does not last.
-            let _ = thread.join();
-        }
+        Ok(Self { _stop: stop })
     }
 }
 

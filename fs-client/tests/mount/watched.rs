@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use crate::support::{Mounted, rampool};
+use serde_json::Value;
+
+use crate::support::{Mounted, rampool, run};
 
 fn get(address: SocketAddr, path: &str) -> String {
     let mut peer = TcpStream::connect(address).unwrap();
@@ -12,6 +14,36 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     peer.read_to_string(&mut answer).unwrap();
     answer
+}
+
+#[test]
+fn stats_are_a_line_each_time() {
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), vec![7; 64 << 10]).unwrap();
+    mounted.mount(&[]);
+    let stats = |more: &[&str]| {
+        let mut command = rampool();
+        command.args(["stats", "0.3", "2", "--mountpoint"]).arg(&mounted.mountpoint).args(more);
+        String::from_utf8(run(&mut command).stdout).unwrap()
+    };
+    let reads = std::thread::scope(|scope| {
+        let stats = scope.spawn(|| stats(&["-w", "json"]));
+        while !stats.is_finished() {
+            fs::read(mounted.path("f")).unwrap();
+        }
+        stats.join().unwrap()
+    });
+    let lines: Vec<Value> = reads.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    for line in &lines {
+        assert_eq!(line["mountpoint"].as_str(), mounted.mountpoint.to_str());
+        assert!(line["reads_per_second"].as_f64() > Some(0.0), "{line}");
+        assert!(line["local"].as_f64() > Some(0.9), "{line}");
+    }
+    let table = stats(&[]);
+    assert!(table.starts_with("   reads/s  local%"), "{table}");
+    assert_eq!(table.lines().count(), 3, "{table}");
+    mounted.unmount();
 }
 
 #[test]
