@@ -170,12 +170,13 @@ fn draw_lender(frame: &mut Frame<'_>, area: Rect, lender: Option<&Value>) {
         );
         return frame.render_widget(Paragraph::new(line), area);
     };
+    let clients = lender.pointer("/clients").and_then(Value::as_array).map_or(0, Vec::len);
     let title = format!(
-        " this machine: {}, {} of {} held for {} clients ",
+        " this machine: {}, {} of {} held for {clients} {} ",
         text(lender, "/lending/state"),
         ByteSize(number(lender, "/held_bytes")),
         ByteSize(number(lender, "/lending/allowed_bytes")),
-        lender.pointer("/clients").and_then(Value::as_array).map_or(0, Vec::len),
+        if clients == 1 { "client" } else { "clients" },
     );
     let events = lender.pointer("/lending/events").and_then(Value::as_array);
     let latest = events.into_iter().flatten().rev();

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Mounted, rampool, run};
+use crate::support::{Mounted, rampool, run, wait_until};
 
 fn get(address: SocketAddr, path: &str) -> String {
     let mut peer = TcpStream::connect(address).unwrap();
@@ -14,6 +15,51 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     peer.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// A terminal of 80 columns and 24 lines. It goes with this.
+struct Screen(String);
+
+impl Screen {
+    fn new(command: &str) -> Self {
+        let screen = Self(format!("rampool-test-{}", std::process::id()));
+        screen.tmux(&["new-session", "-d", "-x", "80", "-y", "24", command]);
+        screen
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        let mut command = Command::new("tmux");
+        let output = command.args(["-f", "/dev/null", "-L", &self.0]).args(args).output();
+        let output = output.expect("tmux, which 'make tools' installs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+#[test]
+fn top_shows_a_mount_on_a_small_terminal_until_q_is_pressed() {
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), vec![7; 64 << 10]).unwrap();
+    mounted.mount(&[]);
+    let program = rampool();
+    let program = program.get_program().to_str().unwrap();
+    let screen = Screen::new(&format!("{program} top {}", mounted.mountpoint.display()));
+    let shown = || screen.tmux(&["capture-pane", "-p"]);
+    wait_until("what is read is shown", || {
+        fs::read(mounted.path("f")).unwrap();
+        shown().contains("answered from memory: 100.0 %")
+    });
+    let text = shown();
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.contains(mounted.mountpoint.to_str().unwrap()), "{text}");
+    screen.tmux(&["send-keys", "q"]);
+    wait_until("it ends", || screen.tmux(&["list-sessions"]).is_empty());
+    mounted.unmount();
 }
 
 #[test]
