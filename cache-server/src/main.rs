@@ -169,7 +169,7 @@ fn run(settings: Settings, member: Membership, reload: Reload) -> anyhow::Result
                 .map_err(|error| anyhow!("--metrics {address}: {error}; choose another"))
         });
         let _metrics = metrics.transpose()?;
-        let _status = StatusSocket::serve(socket.clone(), document)
+        let _status = StatusSocket::serve(socket.clone(), move |_| document())
             .map_err(|error| cannot_tell(&socket, &error))?;
 
         info!("listening on {listen}, {}", lender.describe());

@@ -1,10 +1,10 @@
-//! How a daemon tells about itself: one JSON document over a Unix socket.
+//! How a daemon tells about itself, and is told what to do: JSON over a Unix socket.
 //!
-//! Whoever connects is sent the document, and the connection is closed; nothing is read from it.
-//! The socket is its owner's alone (mode 0600).
+//! Whoever connects writes a line and is answered with one document, upon which the connection is closed. An empty line
+//! asks for the daemon's status. The socket is its owner's alone (mode 0600).
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -13,8 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// A peer that does not take its document within this time is left.
+/// A peer that does not write its line or take its document within this time is left.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// No line is longer.
+const LINE_MAX: u64 = 4096;
+
+/// More peers at once are not answered.
+const PEERS_MAX: usize = 16;
 
 /// A status socket that is being served. Dropping it ends the service and removes the file.
 #[derive(Debug)]
@@ -25,13 +31,13 @@ pub struct StatusSocket {
 }
 
 impl StatusSocket {
-    /// Serves `document()` at `path`, from a thread of its own.
+    /// Serves what `answer` makes of a line at `path`, from threads of its own.
     ///
     /// # Errors
     /// `AddrInUse` when a living daemon serves there; a socket that a dead one left is replaced.
     pub fn serve(
         path: PathBuf,
-        document: impl Fn() -> String + Send + 'static,
+        answer: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
             make_private_directory(dir)?;
@@ -48,16 +54,24 @@ impl StatusSocket {
 
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let answer = Arc::new(answer);
         let server = thread::Builder::new().name("status".to_owned()).spawn(move || {
             for peer in listener.incoming() {
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
-                // A peer that goes away early is its own affair.
-                if let Ok(mut peer) = peer {
-                    let _ = peer.set_write_timeout(Some(PEER_TIMEOUT));
-                    let _ = peer.write_all(document().as_bytes());
+                // What answers may be told to end, and must not be kept by those who were asking.
+                let (asked, serving) = (Arc::downgrade(&answer), Arc::strong_count(&answer));
+                let Ok(peer) = peer else { continue };
+                if serving > PEERS_MAX {
+                    continue;
                 }
+                let _ = thread::Builder::new().name("asked".to_owned()).spawn(move || {
+                    // A peer that goes away early is its own affair.
+                    if let Some(answer) = asked.upgrade() {
+                        let _ = respond(peer, &*answer);
+                    }
+                });
             }
         })?;
         Ok(Self { path, stop, server: Some(server) })
@@ -78,13 +92,30 @@ impl Drop for StatusSocket {
     }
 }
 
-/// Reads the document that the daemon at `path` serves.
+fn respond(mut peer: UnixStream, answer: &dyn Fn(&str) -> String) -> io::Result<()> {
+    peer.set_read_timeout(Some(PEER_TIMEOUT))?;
+    peer.set_write_timeout(Some(PEER_TIMEOUT))?;
+    let mut line = String::new();
+    BufReader::new((&peer).take(LINE_MAX)).read_line(&mut line)?;
+    peer.write_all(answer(line.trim()).as_bytes())
+}
+
+/// Reads the status of the daemon at `path`.
 ///
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when no daemon is there.
 pub fn fetch(path: &Path) -> io::Result<String> {
+    ask(path, "", Duration::ZERO)
+}
+
+/// Writes a line to the daemon at `path`, and reads its answer, which it takes so long for.
+///
+/// # Errors
+/// `NotFound` or `ConnectionRefused` when no daemon is there.
+pub fn ask(path: &Path, line: &str, takes: Duration) -> io::Result<String> {
     let mut peer = UnixStream::connect(path)?;
-    peer.set_read_timeout(Some(PEER_TIMEOUT))?;
+    peer.set_read_timeout(Some(PEER_TIMEOUT + takes))?;
+    peer.write_all(format!("{line}\n").as_bytes())?;
     let mut document = String::new();
     peer.read_to_string(&mut document)?;
     Ok(document)
@@ -131,9 +162,10 @@ mod tests {
     fn the_document_is_served_until_the_socket_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/status.sock");
-        let socket = StatusSocket::serve(path.clone(), || "{}".to_owned()).unwrap();
-        assert_eq!(fetch(&path).unwrap(), "{}");
-        let second = StatusSocket::serve(path.clone(), String::new);
+        let socket = StatusSocket::serve(path.clone(), |line| format!("[{line}]")).unwrap();
+        assert_eq!(fetch(&path).unwrap(), "[]");
+        assert_eq!(ask(&path, "more", Duration::ZERO).unwrap(), "[more]");
+        let second = StatusSocket::serve(path.clone(), str::to_owned);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(socket);
         assert_eq!(fetch(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -144,7 +176,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let _socket = StatusSocket::serve(path.clone(), || "new".to_owned()).unwrap();
+        let _socket = StatusSocket::serve(path.clone(), |_| "new".to_owned()).unwrap();
         assert_eq!(fetch(&path).unwrap(), "new");
     }
 }

@@ -18,18 +18,32 @@ use std::ptr::{self, NonNull};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::block::BLOCK_SIZE;
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{Mutex, zeroed};
 
 /// Huge pages begin at multiples of this.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// Memory for so many blocks.
+/// Memory for so many blocks, which may become more or fewer.
 pub(crate) struct Arena {
     base: NonNull<u8>,
-    /// How many hold each slot: 0 is free.
+    /// How many hold each slot: 0 is free. For as many as there may ever be.
     holders: Box<[AtomicU32]>,
-    free: Mutex<VecDeque<u32>>,
+    free: Mutex<Free>,
+}
+
+/// The slots that nobody holds.
+struct Free {
+    /// Those that may be given out.
+    list: VecDeque<u32>,
+    /// So many slots may be used: those from this number on are not given out.
+    limit: u32,
+    /// The slots from this number on never were.
+    unused: u32,
+    /// At or beyond the limit, and their memory not given back yet.
+    retired: Vec<u32>,
+    /// The same, and given back.
+    released: Vec<u32>,
 }
 
 /// A slot that one owner fills.
@@ -51,33 +65,102 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// Maps memory for `slots` blocks. It becomes resident as it is first used.
+    /// Maps memory for `slots` blocks, and address space for `slots_max`. Memory becomes resident as it is first used.
     ///
     /// # Errors
-    /// Those of mmap(2).
-    pub(crate) fn new(slots: u32) -> std::io::Result<&'static Self> {
-        Ok(Box::leak(Box::new(Self {
-            base: map(slots as usize * BLOCK_SIZE)?,
-            holders: (0..slots).map(|_| AtomicU32::new(0)).collect(),
-            free: Mutex::new((0..slots).collect()),
-        })))
+    /// Those of mmap(2) and mprotect(2).
+    pub(crate) fn new(slots: u32, slots_max: u32) -> std::io::Result<&'static Self> {
+        let slots_max = slots_max.max(slots);
+        let arena = Self {
+            base: map(slots_max as usize * BLOCK_SIZE)?,
+            holders: zeroed(slots_max as usize),
+            free: Mutex::new(Free {
+                list: (0..slots).collect(),
+                limit: slots,
+                unused: slots,
+                retired: Vec::new(),
+                released: Vec::new(),
+            }),
+        };
+        arena.open(slots)?;
+        Ok(Box::leak(Box::new(arena)))
     }
 
-    /// How many slots there are.
+    /// How many slots may be used.
     pub(crate) fn slots(&self) -> usize {
+        self.free.lock().limit as usize
+    }
+
+    /// How many there may ever be.
+    pub(crate) fn slots_max(&self) -> usize {
         self.holders.len()
     }
 
     /// How many slots are free.
     pub(crate) fn free(&self) -> usize {
-        self.free.lock().len()
+        self.free.lock().list.len()
+    }
+
+    /// Has `slots` slots used from now on, [`Self::slots_max`] at most. Those beyond that are still held keep their bytes
+    /// until they are let go of.
+    ///
+    /// # Errors
+    /// There is no memory for more.
+    pub(crate) fn limit(&self, slots: u32) -> std::io::Result<()> {
+        let slots = slots.min(u32::try_from(self.slots_max()).unwrap_or(u32::MAX));
+        self.open(slots)?;
+        let mut free = self.free.lock();
+        free.limit = slots;
+        let Free { list, unused, retired, released, .. } = &mut *free;
+        retired.extend(list.iter().filter(|slot| **slot >= slots));
+        list.retain(|slot| *slot < slots);
+        for gone in [retired, released] {
+            list.extend(gone.extract_if(.., |slot| *slot < slots));
+        }
+        list.extend(*unused..slots);
+        *unused = slots.max(*unused);
+        Ok(())
+    }
+
+    /// Gives the memory of slots beyond the limit back to the system. Not to be called while the limit changes.
+    pub(crate) fn release(&self) {
+        let mut retired = std::mem::take(&mut self.free.lock().retired);
+        retired.sort_unstable();
+        for run in retired.chunk_by(|a, b| a + 1 == *b) {
+            let start = self.address(SlotId(run[0])).cast::<c_void>();
+            let bytes = run.len() * BLOCK_SIZE;
+            // SAFETY: nobody holds these slots, nor is given them while they are in neither list.
+            let given = unsafe { madvise(start.as_ptr(), bytes, Advice::LinuxDontNeed) };
+            if let Err(error) = given {
+                tracing::warn!(%error, "memory of the cache cannot be given back");
+            }
+        }
+        self.free.lock().released.append(&mut retired);
+    }
+
+    /// Lets the first `slots` be written and read.
+    #[cfg(not(feature = "shuttle"))]
+    fn open(&self, slots: u32) -> std::io::Result<()> {
+        use rustix::mm::{MprotectFlags, mprotect};
+        let bytes = (slots as usize * BLOCK_SIZE).next_multiple_of(HUGE_PAGE);
+        // SAFETY: part of our own mapping, which has a huge page more than the slots need; it only may be used more.
+        let opened = unsafe {
+            mprotect(self.base.as_ptr().cast(), bytes, MprotectFlags::READ | MprotectFlags::WRITE)
+        };
+        Ok(opened?)
+    }
+
+    #[cfg(feature = "shuttle")]
+    fn open(&self, _slots: u32) -> std::io::Result<()> {
+        Ok(())
     }
 
     /// Up to `count` free slots, the longest free first.
     pub(crate) fn take(&'static self, count: usize) -> Vec<Empty> {
         let mut free = self.free.lock();
-        let count = count.min(free.len());
-        free.drain(..count)
+        let count = count.min(free.list.len());
+        free.list
+            .drain(..count)
             .map(|slot| {
                 self.holders[slot as usize].store(1, Ordering::Relaxed);
                 Empty(Block { arena: self, slot: SlotId(slot) })
@@ -91,15 +174,26 @@ impl Arena {
     }
 }
 
-/// New memory, which begins at a huge page.
+impl Free {
+    /// Takes back a slot that nobody holds any more.
+    fn push(&mut self, slot: u32) {
+        if slot < self.limit {
+            self.list.push_back(slot);
+        } else {
+            self.retired.push(slot);
+        }
+    }
+}
+
+/// New address space, which begins at a huge page and has room for one more.
 #[cfg(not(feature = "shuttle"))]
 fn map(bytes: usize) -> std::io::Result<NonNull<u8>> {
     // SAFETY: a new anonymous mapping, which touches no memory of ours.
     let start = unsafe {
         mmap_anonymous(
             ptr::null_mut(),
-            bytes + HUGE_PAGE,
-            ProtFlags::READ | ProtFlags::WRITE,
+            bytes.next_multiple_of(HUGE_PAGE) + HUGE_PAGE,
+            ProtFlags::empty(),
             MapFlags::PRIVATE | MapFlags::NORESERVE,
         )?
     };
@@ -249,7 +343,7 @@ impl Drop for Block {
         if holders.fetch_sub(1, Ordering::Release) == 1 {
             // What other holders read happened before the next owner writes.
             fence(Ordering::Acquire);
-            self.arena.free.lock().push_back(self.slot.0);
+            self.arena.free.lock().push(self.slot.0);
         }
     }
 }
@@ -329,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_free_again_when_the_last_holder_lets_go() {
-        let arena = Arena::new(4).unwrap();
+        let arena = Arena::new(4, 4).unwrap();
         let mut empty = arena.take(1).pop().unwrap();
         empty.bytes_mut().fill(7);
         let block = empty.publish();
@@ -343,7 +437,7 @@ mod tests {
 
     #[test]
     fn slots_taken_together_are_one_buffer_and_one_part() {
-        let arena = Arena::new(8).unwrap();
+        let arena = Arena::new(8, 8).unwrap();
         let mut slots = arena.take(3);
         assert_eq!(scatter(&mut slots).iter().map(|b| b.len()).collect::<Vec<_>>(), [3 * 4096]);
         let apart = slots.remove(1);
@@ -360,9 +454,38 @@ mod tests {
 
     #[test]
     fn no_more_is_given_than_there_is() {
-        let arena = Arena::new(2).unwrap();
+        let arena = Arena::new(2, 2).unwrap();
         let held = arena.take(5);
         assert_eq!(held.len(), 2);
         assert!(arena.take(1).is_empty());
+    }
+
+    #[test]
+    fn slots_beyond_the_limit_are_not_given_out_and_come_back_once() {
+        let arena = Arena::new(6, 8).unwrap();
+        let mut held: Vec<_> = arena.take(6).into_iter().map(Empty::publish).collect();
+        arena.limit(3).unwrap();
+        let (late, early) = (held.split_off(4), held.split_off(3));
+        drop(early);
+        arena.release();
+        assert_eq!((arena.free(), arena.slots()), (0, 3));
+        drop(held);
+        assert_eq!(arena.free(), 3);
+        // One comes back to where it may be used again, one beyond.
+        arena.limit(5).unwrap();
+        drop(late);
+        let numbers = |slots: &[Empty]| {
+            let mut numbers: Vec<_> = slots.iter().map(|empty| empty.0.slot.0).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        let all = arena.take(9);
+        assert_eq!(numbers(&all), [0, 1, 2, 3, 4]);
+        arena.limit(8).unwrap();
+        let mut more = arena.take(9);
+        assert_eq!(numbers(&more), [5, 6, 7]);
+        more.iter_mut().for_each(|empty| empty.bytes_mut().fill(1));
+        arena.limit(100).unwrap();
+        assert_eq!(arena.slots(), 8, "there is address space for no more");
     }
 }

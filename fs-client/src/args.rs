@@ -10,9 +10,12 @@ use rampool_cli::log;
 use rampool_keys::command::{JoinArgs, RoleArg};
 use rampool_keys::pool::MEMBER_DAYS;
 
+use crate::actions::{FilesArgs, ReadFilesArgs};
+use crate::control::LimitArgs;
 use crate::doctor::DoctorArgs;
 use crate::failure::Failure;
 use crate::plan::kernel_option;
+use crate::profile::show::ProfileArgs;
 use crate::remote::UseServers;
 use crate::stats::StatsArgs;
 use crate::top::TopArgs;
@@ -59,6 +62,18 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Print what mounts do, a line a second
     Stats(StatsArgs),
+    /// Count for a while which files are read, and name those that miss most
+    Profile(ProfileArgs),
+    /// Bring files into the cache ahead of need
+    Warm(ReadFilesArgs),
+    /// Bring files into the cache and keep them there, whatever else is read, until they are unpinned or the mount ends
+    Pin(ReadFilesArgs),
+    /// Let pinned files leave the cache as others do
+    Unpin(FilesArgs),
+    /// Forget what is cached of files, here and with servers
+    Drop(FilesArgs),
+    /// Change how much memory a mount uses, until it is mounted again
+    Limit(LimitArgs),
     /// Look at what a mount needs: kernel, memory, clock, keys, servers, disk; and say what to do about what is missing
     Doctor(DoctorArgs),
     /// Make this machine a member of a pool, whose memory its mounts use from then on
@@ -117,6 +132,12 @@ pub(crate) struct MountArgs {
     /// Seconds for which a name that was not there is taken to be missing [default: 0]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) negative_timeout: Option<f64>,
+    /// Cache only files that match, written as in .gitignore, from the source on; may be given several times [default: all]
+    #[arg(long = "include", value_name = "PATTERN")]
+    pub(crate) includes: Vec<String>,
+    /// Do not cache files that match, which goes before --include: the kernel caches them as any other's
+    #[arg(long = "exclude", value_name = "PATTERN")]
+    pub(crate) excludes: Vec<String>,
     /// How fresh what is cached must be: within the timeouts, or asked for at every read
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) cache: Option<CacheMode>,

@@ -31,6 +31,11 @@ pub(crate) const METRICS: &[Metric] = &[
         "/cache/capacity_blocks",
         "Blocks that have room",
     ),
+    Metric::gauge(
+        "rampool_cache_pinned_blocks",
+        "/cache/pinned_blocks",
+        "Blocks of those that stay",
+    ),
     Metric::gauge("rampool_known_inodes", "/cache/known_inodes", "Files that the kernel knows"),
     Metric::gauge("rampool_resident_bytes", "/memory/resident_bytes", "Memory of the daemon"),
     Metric::gauge(

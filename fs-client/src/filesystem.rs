@@ -15,8 +15,12 @@ use crate::demand::Demand;
 use crate::handles::Handles;
 use crate::inodes::{Inode, Inodes, NodeId};
 use crate::local::{Flights, LocalCache};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::pins::Pins;
+use crate::profile::Profiles;
 use crate::remote::Tier;
+use crate::rules::Rules;
 use crate::source::Source;
 // The words in which requests speak of files.
 pub(crate) use crate::source::{Durability, EntryKind, NewNode, NewTime, Stat, Timestamp};
@@ -37,6 +41,10 @@ pub(crate) struct Filesystem {
     pub(crate) behind: Behind,
     pub(crate) metrics: Metrics,
     pub(crate) demand: Demand,
+    pub(crate) memory: Memory,
+    pub(crate) pins: Pins,
+    pub(crate) profiles: Profiles,
+    pub(crate) rules: Rules,
     pub(crate) settings: Settings,
 }
 
@@ -47,8 +55,6 @@ pub(crate) struct Settings {
     pub(crate) timeouts: LiveTimeouts,
     /// Reading a file leaves its time of access alone, whatever the source does.
     pub(crate) no_atime: bool,
-    /// The most blocks that are brought in ahead of a sequential reader.
-    pub(crate) readahead_blocks: usize,
     /// New files belong to whoever makes them: the daemon runs as root, for all users.
     pub(crate) act_as_caller: bool,
 }

@@ -33,6 +33,11 @@ pub(crate) struct FileHandle {
 }
 
 impl FileHandle {
+    /// Whether nothing of its file is cached.
+    pub(crate) fn is_excluded(&self) -> bool {
+        self.inode.is_excluded.load(Ordering::Relaxed)
+    }
+
     /// One that is opened for writing, and for reading too if it says what that does.
     pub(crate) fn written(inode: Arc<Inode>, reads: Option<Atime>, file: WrittenFile) -> Self {
         let node = file.node();

@@ -49,6 +49,10 @@ pub(crate) struct Inode {
     pub(crate) file_type: FileType,
     /// Its filesystem tells how many names a file has.
     pub(crate) counts_links: bool,
+    /// What is read of it stays in the cache.
+    pub(crate) stays_cached: AtomicBool,
+    /// Nothing of it is cached.
+    pub(crate) is_excluded: AtomicBool,
 }
 
 impl Inode {
@@ -161,6 +165,8 @@ impl Inodes {
             short_writes: ShortWrites::default(),
             file_type: stat.file_type(),
             counts_links: stat.links > 0,
+            stays_cached: AtomicBool::new(false),
+            is_excluded: AtomicBool::new(false),
         });
         inodes.by_id.insert(NodeId::ROOT, root.clone());
         inodes.by_identity.insert(stat.identity, root);
@@ -247,6 +253,8 @@ impl Inodes {
                     short_writes: ShortWrites::default(),
                     file_type: stat.file_type(),
                     counts_links: stat.links > 0,
+                    stays_cached: AtomicBool::new(false),
+                    is_excluded: AtomicBool::new(false),
                 });
                 self.by_id.insert(inode.id, inode.clone());
                 known.insert(inode.clone());
@@ -270,11 +278,20 @@ impl Inodes {
                     short_writes: ShortWrites::default(),
                     file_type: stat.file_type(),
                     counts_links: stat.links > 0,
+                    stays_cached: AtomicBool::new(false),
+                    is_excluded: AtomicBool::new(false),
                 });
                 self.by_id.insert(inode.id, inode.clone());
                 vacant.insert(inode.clone());
                 inode
             }
+        }
+    }
+
+    /// Keeps an inode known though the kernel may forget it, until [`Self::forget`] is told of one look-up.
+    pub(crate) fn hold(&self, inode: &Inode) {
+        if let Entry::Occupied(known) = self.by_identity.entry(inode.identity()) {
+            known.get().lookups.fetch_add(1, Ordering::Relaxed);
         }
     }
 

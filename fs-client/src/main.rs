@@ -3,6 +3,7 @@
 //! `filesystem.rs` is where to begin; `read.rs` and `write.rs` show the whole way of each on a
 //! screen. The stages (front, local, remote, source) do not know each other.
 
+mod actions;
 mod arena;
 mod args;
 mod attributes;
@@ -11,6 +12,7 @@ mod behind;
 mod block;
 mod caller;
 mod contents;
+mod control;
 mod demand;
 mod doctor;
 mod epochs;
@@ -24,18 +26,22 @@ mod holders;
 mod inodes;
 mod kept;
 mod local;
+mod memory;
 mod metrics;
 mod mounts;
 mod names;
 mod open;
 mod pace;
+mod pins;
 mod plan;
+mod profile;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 mod races;
 mod read;
 mod reload;
 mod remote;
+mod rules;
 mod run;
 mod source;
 mod staging;
@@ -110,6 +116,12 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
             umount::umount(mountpoint, flags)?;
         }
         Command::Status { mountpoint, format } => status::show(mountpoint.as_deref(), *format)?,
+        Command::Warm(args) => return actions::read(args, false),
+        Command::Pin(args) => return actions::read(args, true),
+        Command::Unpin(args) => return actions::let_go(args, false),
+        Command::Drop(args) => return actions::let_go(args, true),
+        Command::Limit(args) => control::limit(args)?,
+        Command::Profile(args) => profile::show::run(args)?,
         Command::Top(args) => top::run(args)?,
         Command::Stats(args) => stats::run(args)?,
         Command::Doctor(args) => return doctor::run(args),
@@ -139,7 +151,7 @@ fn mount(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, F
     if args.fake {
         return Ok(ExitCode::SUCCESS);
     }
-    run::run(&plan, Reload::new(words, line, log), || {
+    run::run(&plan, Reload::new(words, line, log, plan.values.cache), || {
         if let Some(ready) = ready {
             ready.tell();
         }

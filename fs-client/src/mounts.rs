@@ -77,6 +77,12 @@ fn source_below(table: &str, path: &Path) -> Option<PathBuf> {
     held.1
 }
 
+/// Whether a path leads to a mount of ours.
+pub(crate) fn is_on_rampool(path: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    source_below(&table, path).is_some()
+}
+
 /// What else is mounted below this directory.
 pub(crate) fn below(path: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

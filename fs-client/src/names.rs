@@ -212,11 +212,13 @@ impl Filesystem {
         if let Some(found) = found
             && let Some(inode) = self.inodes.looked_up_by_name(directory, name, found, &stat)
         {
+            self.rules.apply(&inode, node, name);
             let entry = NodeEntry::new(&inode, &stat);
             return Ok((inode, entry));
         }
         let (found, stat) = self.source.look_up(node, name)?;
         let inode = self.inodes.looked_up(directory, name, found.into(), &stat);
+        self.rules.apply(&inode, node, name);
         let entry = NodeEntry::new(&inode, &stat);
         Ok((inode, entry))
     }

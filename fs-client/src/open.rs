@@ -14,6 +14,7 @@ use crate::handles::{FileHandle, HandleId};
 use crate::inodes::{Inode, NodeId};
 use crate::names::Maker;
 use crate::source::{Atime, DirectFile, NodeFd, Stat, Way, WrittenFile};
+use crate::sync::atomic::Ordering;
 
 impl Filesystem {
     /// Creates, or opens, a regular file. Counts as a look-up.
@@ -38,6 +39,7 @@ impl Filesystem {
         };
         let stat = Stat::of(file.as_fd())?;
         let inode = self.inodes.looked_up(&parent, name, file.clone(), &stat);
+        self.rules.apply(&inode, directory.as_fd(), name);
         let entry = NodeEntry::new(&inode, &stat);
         let opened = self.open_created(&inode, flags, file);
         if opened.is_err() {
@@ -121,10 +123,15 @@ impl Filesystem {
     }
 }
 
-/// Past the page cache, unless it holds what was just written: that would have to be brought to the
-/// disk before it can be read from there.
+/// Past the page cache, unless it holds what was just written, which would have to be brought to the
+/// disk before it can be read from there; or unless it is the only cache that the file shall have.
 fn way(inode: &Inode) -> Way {
-    if inode.short_writes.are_recent(Instant::now()) { Way::Through } else { Way::Past }
+    let is_excluded = inode.is_excluded.load(Ordering::Relaxed);
+    if is_excluded || inode.short_writes.are_recent(Instant::now()) {
+        Way::Through
+    } else {
+        Way::Past
+    }
 }
 
 fn writes(flags: OFlags) -> bool {

@@ -16,12 +16,13 @@ use rustix::io::Errno;
 
 use crate::args::{CacheMode, MountArgs};
 use crate::failure::Failure;
+use crate::memory::{CACHE_MIN, machine_memory};
 use crate::mounts::{self, UnmountFlags};
 use crate::remote::{Given, SERVERS_MAX, UseServers};
+use crate::rules::Patterns;
 use crate::timeouts::Timeouts;
 
 const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
-const CACHE_MIN: ByteSize = ByteSize::mib(16);
 const TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
 const THREADS_MAX: usize = 64;
 
@@ -95,6 +96,7 @@ pub(crate) struct Values {
     pub(crate) policy: Kind,
     pub(crate) timeouts: Timeouts,
     pub(crate) threads: usize,
+    pub(crate) patterns: Option<Patterns>,
 }
 
 impl Values {
@@ -105,6 +107,7 @@ impl Values {
             policy: check_policy(args.policy.as_deref())?,
             timeouts: check_timeouts(args)?,
             threads: check_threads(args.threads)?,
+            patterns: Patterns::new(&args.includes, &args.excludes).map_err(Failure::usage)?,
         })
     }
 }
@@ -322,14 +325,14 @@ fn check_fuse(root: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_cache(given: Option<&str>) -> Result<ByteSize, Failure> {
+pub(crate) fn check_cache(given: Option<&str>) -> Result<ByteSize, Failure> {
     let cache = match given {
         None => CACHE_DEFAULT,
         Some(text) => text
             .parse::<ByteSize>()
             .map_err(|error| Failure::usage(format!("--cache-size: {error}")))?,
     };
-    let machine = ByteSize(machine_memory());
+    let machine = machine_memory();
     if cache < CACHE_MIN {
         return Err(Failure::usage(format!(
             "--cache-size {cache} is too little; at least {CACHE_MIN}"
@@ -401,13 +404,8 @@ fn check_threads(given: Option<usize>) -> Result<usize, Failure> {
     }
 }
 
-fn machine_memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(u64::from(info.mem_unit))
-}
-
 /// An error of the system without the number that Rust adds.
-fn plain(error: &std::io::Error) -> String {
+pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_owned(),

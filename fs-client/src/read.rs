@@ -11,6 +11,7 @@
 
 mod bring;
 mod fetch;
+mod warm;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::AsFd as _;
@@ -26,7 +27,7 @@ use crate::handles::{FileHandle, HandleId};
 use crate::local::Use;
 use crate::metrics::Layer;
 use crate::workers::Seat;
-use bring::Unbrought;
+use bring::{Brought, Unbrought};
 
 /// Takes the answer to a read, on whatever thread it is ready.
 pub(crate) trait ReadReply: Send + 'static {
@@ -90,7 +91,10 @@ impl Filesystem {
         if len == 0 {
             return reply.parts(&[]);
         }
-        let window = self.settings.readahead_blocks;
+        if handle.is_excluded() {
+            return self.read_excluded(handle, offset, len, began, reply);
+        }
+        let window = self.memory.readahead_blocks();
         let ahead = handle.sequence.note(offset, len, state.size, window);
 
         let span = Span::of(offset, len);
@@ -104,6 +108,7 @@ impl Filesystem {
             answer(reply, &found, offset, len);
             self.metrics.count_read(Layer::Local, began.elapsed());
             self.metrics.count_bytes(Layer::Local, len);
+            self.profiles.note(&handle, Layer::Local, len);
             if let Some(span) = ahead.bring {
                 self.bring_ahead(&handle, span);
             }
@@ -159,7 +164,7 @@ impl Filesystem {
         let span = Span::of(offset, len);
         let cached_bytes = found.len() * BLOCK_SIZE;
         let layer = match self.bring(&handle, state, span, found, want) {
-            Ok((blocks, layer)) => {
+            Ok(Brought { blocks, layer, .. }) => {
                 self.note_access(&handle);
                 drop(seat);
                 answer(reply, &blocks, offset, len);
@@ -180,6 +185,29 @@ impl Filesystem {
         };
         self.metrics.count_bytes(Layer::Local, cached_bytes.min(len));
         self.metrics.count_read(layer, began.elapsed());
+        self.profiles.note(&handle, layer, len);
+    }
+
+    /// Answers a read of a file of which nothing is cached here: the kernel may, as for any other filesystem.
+    fn read_excluded(
+        self: &Arc<Self>,
+        handle: Arc<FileHandle>,
+        offset: u64,
+        len: usize,
+        began: Instant,
+        reply: impl ReadReply,
+    ) {
+        let this = self.clone();
+        let read = move || {
+            this.read_past_cache(&handle, offset, len, reply);
+            this.metrics.count_read(Layer::Source, began.elapsed());
+            this.metrics.count_bytes(Layer::Source, len);
+            this.profiles.note(&handle, Layer::Source, len);
+        };
+        match self.workers.seat() {
+            Some(_seat) => read(),
+            None => self.workers.hand_over(0, read),
+        }
     }
 
     /// Answers from the source without keeping anything.
@@ -211,7 +239,7 @@ impl Filesystem {
             // Nobody waits for it; a reader that comes for it meets the error itself.
             let want = Want { how: Use::Stream, ask: true, since: Instant::now() };
             let brought = this.bring(&handle, state, span, Vec::new(), want);
-            if let Ok((_, Layer::Local)) = brought {
+            if let Ok(Brought { layer: Layer::Local, .. }) = brought {
                 handle.sequence.all_here();
             }
         });

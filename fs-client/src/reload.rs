@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use rampool_cli::config::{Line, Reread};
 use rampool_cli::log::Log;
 use rampool_cli::service;
+use rampool_cli::size::ByteSize;
 
 use crate::args::{self, Cli};
 use crate::failure::Failure;
@@ -13,19 +14,30 @@ use crate::levels_of;
 use crate::plan::Values;
 
 /// What can be changed in a running mount, by long names.
-const LIVE: [&str; 5] = ["log", "attr-timeout", "entry-timeout", "negative-timeout", "cache"];
+const LIVE: [&str; 8] = [
+    "log",
+    "attr-timeout",
+    "entry-timeout",
+    "negative-timeout",
+    "cache",
+    "cache-size",
+    "include",
+    "exclude",
+];
 
 /// Reads a mount's configuration again.
 pub(crate) struct Reload {
     words: Vec<OsString>,
     log: Log,
     reread: Reread,
+    /// As the configuration has it, whatever `rampool limit` said since.
+    cache: ByteSize,
 }
 
 impl Reload {
-    /// Of the mount that was started by `words`, which say `line`.
-    pub(crate) fn new(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Self {
-        Self { words, log, reread: Reread::new(&line.matches, &LIVE, "with the next mount") }
+    /// Of the mount that was started by `words`, which say `line`, with a cache of this size.
+    pub(crate) fn new(words: Vec<OsString>, line: &Line<Cli>, log: Log, cache: ByteSize) -> Self {
+        Self { words, log, reread: Reread::new(&line.matches, &LIVE, "with the next mount"), cache }
     }
 
     /// Reads it, applies what can be, and says what cannot. Where anything is wrong, all stays as it was.
@@ -41,10 +53,17 @@ impl Reload {
         let line = args::parse(&self.words).map_err(Failure::usage)?;
         let args = args::mount_args(&line)?;
         let values = Values::of(args)?;
+        if values.cache != self.cache {
+            filesystem
+                .limit(values.cache)
+                .map_err(|why| Failure::usage(format!("--cache-size: {why}")))?;
+            self.cache = values.cache;
+        }
         self.log
             .change(&levels_of(line.said.verbose, args.log.as_deref()))
             .map_err(|error| Failure::usage(format!("--log: {error}")))?;
         filesystem.settings.timeouts.set(values.timeouts);
+        filesystem.rules.set(values.patterns);
         self.reread.note(&args::definition(), &line.matches);
         Ok(())
     }

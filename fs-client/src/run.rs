@@ -17,8 +17,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::behind::Behind;
-use crate::block::BLOCK_SIZE;
 use crate::caller::may_act;
+use crate::control;
 use crate::demand::Demand;
 use crate::epochs::Epochs;
 use crate::exported;
@@ -29,33 +29,22 @@ use crate::front::fuse::FuseFront;
 use crate::handles::Handles;
 use crate::inodes::Inodes;
 use crate::kept;
-use crate::local::{Evicted, LocalCache};
+use crate::local::{Evicted, LocalCache, Size};
+use crate::memory::{Memory, Shares, machine_memory};
 use crate::metrics::Metrics;
 use crate::mounts::{UnmountFlags, unmount_at};
+use crate::pins::Pins;
 use crate::plan::{Membership, Plan};
+use crate::profile::Profiles;
 use crate::reload::Reload;
 use crate::remote::{KeyFile, Left, Limits, Offer, Tier};
+use crate::rules::Rules;
 use crate::source::{Source, Stat};
 use crate::staging::Staging;
 use crate::status::{self, Facts};
 use crate::timeouts::LiveTimeouts;
 use crate::upkeep::{self, Upkeep};
 use crate::workers::Workers;
-
-/// A sequential reader is followed at most 1 MiB ahead.
-const READAHEAD_BLOCKS_MAX: usize = 256;
-
-/// Part of the cache's size that goes into remembering what was lent: 16 bytes a block, so that
-/// some fourteen times the cache can be lent. Of a small cache it is more, up to the part below: enough for 1 GiB.
-const LENT_TABLE_SHARE: u64 = 16;
-const LENT_TABLE_MIN: u64 = 4 << 20;
-
-/// Part of the cache's blocks that may wait to be sent, and how many may at least, if the cache is not too small for that.
-const QUEUE_SHARE: u64 = 32;
-const QUEUE_MIN: u64 = 512;
-
-/// The most of a small cache that goes into either.
-const SHARE_MAX: u64 = 8;
 
 /// Descriptors that are kept for files that nobody has open, at most.
 const RECENT_DESCRIPTORS_MAX: usize = 100_000;
@@ -103,7 +92,6 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
     let facts = Facts {
         mountpoint: plan.mountpoint.clone(),
         source: plan.source.clone(),
-        cache: plan.values.cache,
         started: Instant::now(),
     };
     let upkeep = Upkeep::start(filesystem.clone()).map_err(system("cannot start a thread"))?;
@@ -119,6 +107,7 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
     });
     let renewal = renewal.transpose().map_err(system("cannot start a thread"))?;
     let shown = (Arc::new(facts), filesystem.clone());
+    let asked = shown.clone();
     let document = move || status::document(&shown.0, &shown.1);
     let metrics = plan.metrics.map(|address| {
         Watched::serve(address, exported::METRICS, document.clone()).map_err(|error| {
@@ -126,7 +115,9 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
         })
     });
     let metrics = metrics.transpose()?;
-    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), document);
+    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move |line| {
+        control::answer(&asked.0, &asked.1, line)
+    });
     if let Err(error) = &socket {
         tracing::warn!(%error, "no status socket: 'rampool status' will not show this mount");
     }
@@ -193,14 +184,12 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         .map_err(|error| Failure::system(std::io::Error::from(error)))?;
 
     let epochs = Arc::new(Epochs::new());
-    let mut cache_bytes = plan.values.cache.bytes();
+    let shares = Shares::of(plan.values.cache, plan.membership.is_some());
     let (remote, left) = match &plan.membership {
         None => (Tier::none(epochs.clone()), Left::default()),
         Some(Membership { identity, .. }) => {
-            let table_bytes = share(cache_bytes, LENT_TABLE_SHARE, LENT_TABLE_MIN);
-            cache_bytes -= table_bytes;
-            let queue_max = share(cache_bytes / BLOCK_SIZE as u64, QUEUE_SHARE, QUEUE_MIN) as usize;
-            let limits = Limits { queue_max, table_bytes: table_bytes as usize };
+            let limits =
+                Limits { queue_max: shares.queue_max, table_bytes: shares.table_bytes as usize };
             let key_file = plan.key_file.as_deref().map(KeyFile::open).transpose();
             let key_file =
                 key_file.map_err(|error| Failure::usage(format!("--key-file: {error}")))?;
@@ -216,8 +205,10 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     };
     let holds = remote.clone();
     let may_hold = move || holds.may_hold();
-    let cache = LocalCache::new(cache_bytes, plan.values.policy, epochs, may_hold, evicted)
+    let size = Size { bytes: shares.cache_bytes, most: machine_memory().bytes() };
+    let cache = LocalCache::new(size, plan.values.policy, epochs, may_hold, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
+    let rules = Rules::new(root.as_fd(), plan.values.patterns.clone());
     let inodes = Inodes::new(nodes, root, &root_stat);
     kept::restore(left, &inodes);
     Ok(Filesystem {
@@ -231,19 +222,17 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
         behind: Behind::default(),
         metrics: Metrics::new(),
         demand: Demand::new(),
+        pins: Pins::default(),
+        profiles: Profiles::default(),
+        rules,
+        memory: Memory::new(plan.values.cache, &shares, cache.capacity_blocks()),
         settings: Settings {
             timeouts: LiveTimeouts::new(plan.values.timeouts),
             no_atime: plan.no_atime,
-            readahead_blocks: READAHEAD_BLOCKS_MAX.min(cache.capacity_blocks() / 64),
             act_as_caller,
         },
         cache,
     })
-}
-
-/// One part in `share` of `whole`, and at least `min`, if `whole` is not too small for that.
-fn share(whole: u64, share: u64, min: u64) -> u64 {
-    (whole / share).max(min.min(whole / SHARE_MAX))
 }
 
 fn fuse_config(plan: &Plan) -> fuser::Config {
@@ -351,20 +340,5 @@ fn raise_limits() {
     let ignored = Arc::new(std::sync::atomic::AtomicBool::new(false));
     if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, ignored) {
         tracing::debug!(%error, "SIGXFSZ is not handled");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_cache_spends_more_on_what_is_lent_but_never_too_much() {
-        let table = |cache: u64| share(cache, LENT_TABLE_SHARE, LENT_TABLE_MIN);
-        assert_eq!(table(1 << 30), 64 << 20);
-        assert_eq!(table(32 << 20), 4 << 20);
-        assert_eq!(table(1 << 20), 128 << 10);
-        let queue = |blocks: u64| share(blocks, QUEUE_SHARE, QUEUE_MIN);
-        assert_eq!([queue(1 << 18), queue(7168), queue(256)], [8192, 512, 32]);
     }
 }

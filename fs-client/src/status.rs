@@ -49,6 +49,8 @@ struct CacheReport {
     arena_bytes: usize,
     blocks: usize,
     capacity_blocks: usize,
+    /// Of the blocks.
+    pinned_blocks: usize,
     metadata_bytes_per_block: usize,
     known_inodes: usize,
 }
@@ -94,7 +96,6 @@ struct MemoryReport {
 pub(crate) struct Facts {
     pub(crate) mountpoint: PathBuf,
     pub(crate) source: PathBuf,
-    pub(crate) cache: ByteSize,
     pub(crate) started: std::time::Instant,
 }
 
@@ -104,10 +105,11 @@ pub(crate) fn document(facts: &Facts, filesystem: &Filesystem) -> String {
         [Layer::Local, Layer::Remote, Layer::Source].map(|layer| filesystem.metrics.report(layer));
     let count = local.reads + remote.reads + source.reads;
     let ratio = |part: u64, of: u64| (of > 0).then(|| part as f64 / of as f64);
+    let cache_size = filesystem.memory.size();
     let capacity_blocks = filesystem.cache.capacity_blocks();
     let demand = DEMAND_TIMES.iter().filter_map(|times| {
         let blocks = (capacity_blocks as f64 * times) as u64;
-        let cache_bytes = (facts.cache.bytes() as f64 * times) as u64;
+        let cache_bytes = (cache_size.bytes() as f64 * times) as u64;
         Some(DemandReport { cache_bytes, hit_ratio: filesystem.demand.hit_ratio(blocks)? })
     });
     let report = MountReport {
@@ -116,10 +118,11 @@ pub(crate) fn document(facts: &Facts, filesystem: &Filesystem) -> String {
         pid: std::process::id(),
         uptime_seconds: facts.started.elapsed().as_secs_f64(),
         cache: CacheReport {
-            size_bytes: facts.cache.bytes(),
+            size_bytes: cache_size.bytes(),
             arena_bytes: capacity_blocks * crate::block::BLOCK_SIZE,
             blocks: filesystem.cache.blocks(),
             capacity_blocks,
+            pinned_blocks: filesystem.cache.pinned_blocks(),
             metadata_bytes_per_block: metadata_bytes_per_block(),
             known_inodes: filesystem.inodes.len(),
         },

@@ -26,6 +26,20 @@ pub(crate) use shuttled::{Condvar, Mutex, MutexGuard, Receiver, sync_channel};
 #[cfg(feature = "shuttle")]
 pub(crate) use std::sync::mpsc::RecvTimeoutError;
 
+/// So many atomics of 0. Those that are never touched take no memory.
+#[cfg(not(feature = "shuttle"))]
+pub(crate) fn zeroed<T: zerocopy::FromZeros>(count: usize) -> Box<[T]> {
+    use zerocopy::FromZeros as _;
+    <[T]>::new_box_zeroed_with_elems(count)
+        .unwrap_or_else(|_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<T>()))
+}
+
+/// The same, of shuttle's.
+#[cfg(feature = "shuttle")]
+pub(crate) fn zeroed<T: Default>(count: usize) -> Box<[T]> {
+    (0..count).map(|_| T::default()).collect()
+}
+
 /// Just before the source is called. Under shuttle somebody else may go on here.
 #[inline]
 pub(crate) fn step() {

@@ -34,6 +34,8 @@ impl Upkeep {
             let _ended = ended;
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 let_go_of_pages(&filesystem, &stopped);
+                filesystem.tidy_pins();
+                filesystem.cache.settle();
                 if filesystem.inodes.shrink() {
                     give_back();
                 }

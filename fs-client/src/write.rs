@@ -118,8 +118,9 @@ impl Filesystem {
                 return Ok(written.bytes);
             }
             Ok(written) => {
-                if written.bytes == data.len() {
+                if written.bytes == data.len() && !handle.is_excluded() {
                     window.update(offset, data, size);
+                    self.keep_if_pinned(&handle.inode, span.keys(file));
                 } else {
                     drop(window);
                 }

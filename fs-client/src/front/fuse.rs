@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::convert::{bare_attr, errno, file_attr, file_type, new_time, no_attr};
 use super::parts::{Device, PartsReply};
+use crate::actions::call;
 use crate::attributes::NewAttributes;
 use crate::filesystem::{
     Caller, Durability, EntryKind, Filesystem, NewNode, NodeEntry, Result, Settings, Stat,
@@ -141,6 +142,7 @@ refusals!(
     ReplyDirectoryPlus,
     ReplyEmpty,
     ReplyEntry,
+    ReplyIoctl,
     ReplyLseek,
     ReplyOpen,
     ReplyStatfs,
@@ -601,6 +603,28 @@ impl fuser::Filesystem for FuseFront {
                 filesystem.seek(handle(fh), offset, hole)
             },
             |_, reply, place| reply.offset(i64::try_from(place).unwrap_or(i64::MAX)),
+        );
+    }
+
+    fn ioctl(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        let Some((deed, bytes)) = call::received(cmd, in_data) else {
+            return reply.error(errno(Errno::NOTTY));
+        };
+        let caller = caller(req);
+        self.run(
+            reply,
+            move |filesystem, _| filesystem.act(handle(fh), deed, bytes, caller),
+            |_, reply, done| reply.ioctl(0, call::answer(done).as_ref()),
         );
     }
 

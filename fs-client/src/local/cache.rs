@@ -8,11 +8,13 @@
 
 use std::sync::Arc;
 
-use super::owners::Owners;
-use rampool_policy::{Kind, Policy};
+use rampool_policy::Kind;
 
-use crate::arena::{Arena, Block, Empty, SlotId};
-use crate::block::{BLOCK_SIZE, BlockKey, FileKey, Span};
+use super::owners::Owners;
+use super::shard::{Cached, Shard};
+
+use crate::arena::{Arena, Block, Empty};
+use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
 use crate::sync::Mutex;
 
@@ -23,14 +25,17 @@ const SHARDS_MAX: usize = 16;
 const SHARD_BLOCKS_MIN: usize = 4096;
 
 /// Room in a shard for blocks that are brought in ahead of sequential readers: four groups.
-const PASSING_BLOCKS: usize = 256;
+pub(super) const PASSING_BLOCKS: usize = 256;
 
 /// The blocks that are in memory.
 pub(crate) struct LocalCache {
-    arena: &'static Arena,
-    shards: Box<[Mutex<Shard>]>,
+    pub(super) arena: &'static Arena,
+    pub(super) policy: Kind,
+    pub(super) shards: Box<[Mutex<Shard>]>,
     pub(super) epochs: Arc<Epochs>,
-    owners: Owners,
+    pub(super) owners: Owners,
+    /// Held while the size changes.
+    pub(super) resizing: Mutex<()>,
     evicted: Box<dyn Fn(Evicted) + Send + Sync>,
     /// How many slots are kept free, for as many evicted blocks as their taker may hold.
     reserve: Box<dyn Fn() -> usize + Send + Sync>,
@@ -53,14 +58,24 @@ pub(crate) enum Use {
     Stream,
 }
 
-type Shard = Box<dyn Policy<BlockKey, Cached>>;
+/// How much memory a cache uses, its index included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) bytes: u64,
+    /// It may ever be made so large.
+    pub(crate) most: u64,
+}
 
-/// The index's hold on a slot.
-#[derive(Clone, Copy)]
-struct Cached {
-    slot: SlotId,
-    /// Brought by a sequential stream and not used otherwise since: not worth lending.
-    streamed: bool,
+impl From<u64> for Size {
+    fn from(bytes: u64) -> Self {
+        Self { bytes, most: bytes }
+    }
+}
+
+/// How many blocks fit, with what the index keeps of them.
+pub(super) fn blocks_in(bytes: u64) -> u32 {
+    let blocks = bytes / (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
+    u32::try_from(blocks).unwrap_or(u32::MAX)
 }
 
 /// Bytes that the index keeps for each block beside its 4 KiB, at the worst: those of the policy, the
@@ -70,29 +85,31 @@ pub(crate) const fn metadata_bytes_per_block() -> usize {
 }
 
 impl LocalCache {
-    /// A cache that uses `cache_bytes` with its index; what falls out of it, as `policy` has it, is given
+    /// A cache of that size; what falls out of it, as `policy` has it, is given
     /// to `evicted`, which must not block, may drop it, and holds as many blocks as `may_hold` says. `epochs`
     /// counts the writes.
     ///
     /// # Errors
-    /// Those of mmap(2).
+    /// Those of mmap(2) and mprotect(2).
     pub(crate) fn new(
-        cache_bytes: u64,
+        size: Size,
         policy: Kind,
         epochs: Arc<Epochs>,
         may_hold: impl Fn() -> usize + Send + Sync + 'static,
         evicted: impl Fn(Evicted) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
-        let blocks = cache_bytes / (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
-        let slots = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let slots = blocks_in(size.bytes);
+        let arena = Arena::new(slots, blocks_in(size.most))?;
         let shards = (slots as usize / SHARD_BLOCKS_MIN).clamp(1, SHARDS_MAX);
+        let blocks = slots as usize / shards;
+        let shard = || Mutex::new(Shard::new(policy.policy(blocks, PASSING_BLOCKS), blocks));
         Ok(Self {
-            arena: Arena::new(slots)?,
-            shards: (0..shards)
-                .map(|_| Mutex::new(policy.policy(slots as usize / shards, PASSING_BLOCKS)))
-                .collect(),
+            arena,
+            policy,
+            shards: (0..shards).map(|_| shard()).collect(),
             epochs,
-            owners: Owners::new(slots as usize),
+            owners: Owners::new(arena.slots_max()),
+            resizing: Mutex::new(()),
             evicted: Box::new(evicted),
             reserve: Box::new(may_hold),
         })
@@ -100,7 +117,7 @@ impl LocalCache {
 
     /// The block, if it is here; a use.
     pub(crate) fn get(&self, key: BlockKey, use_: Use) -> Option<Block> {
-        self.share(&mut **self.shard(key).lock(), key, use_)
+        self.share(&mut self.shard(key).lock(), key, use_)
     }
 
     /// Looks up a span: the blocks from its start that are here, up to the first that is not. A
@@ -115,7 +132,7 @@ impl LocalCache {
                     Some(slot) if self.owners.holds(slot, key) => {
                         Some(Block::share(self.arena, slot))
                     }
-                    _ => self.share(&mut **shard, key, use_),
+                    _ => self.share(&mut shard, key, use_),
                 };
                 match block {
                     Some(block) => found.push(block),
@@ -175,6 +192,43 @@ impl LocalCache {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// How many of them are pinned.
+    pub(crate) fn pinned_blocks(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().pinned()).sum()
+    }
+
+    /// Takes blocks that are here for worth keeping, as if they had been used again and again.
+    pub(crate) fn prefer(&self, keys: impl Iterator<Item = BlockKey>) {
+        /// As many as any policy wants to see.
+        const USES: usize = 2;
+        for key in keys {
+            let mut shard = self.shard(key).lock();
+            (0..USES).for_each(|_| drop(self.share(&mut shard, key, Use::Random)));
+        }
+    }
+
+    /// Keeps a block that is here whatever else is read, until its file is unpinned or its bytes are not the source's any
+    /// more. False if it is not here, or no more can be pinned.
+    pub(crate) fn pin(&self, key: BlockKey) -> bool {
+        self.shard(key).lock().pin(key)
+    }
+
+    /// Lets go of the pinned blocks of a file: they leave as others do.
+    pub(crate) fn unpin(&self, file: FileKey) {
+        self.shards.iter().for_each(|shard| shard.lock().unpin(file));
+    }
+
+    /// Removes the blocks of a file that is not longer than `size` bytes.
+    pub(crate) fn forget(&self, file: FileKey, size: u64) {
+        let blocks = size.div_ceil(BLOCK_SIZE as u64);
+        if blocks <= self.arena.slots() as u64 {
+            (0..blocks).for_each(|index| self.remove(BlockKey { file, index: BlockIndex(index) }));
+        } else {
+            let owned = (0..self.arena.slots()).filter_map(|slot| self.owners.block_in(slot));
+            owned.filter(|key| key.file == file).for_each(|key| self.remove(key));
+        }
+    }
+
     /// How many blocks there is memory for.
     pub(crate) fn capacity_blocks(&self) -> usize {
         self.arena.slots()
@@ -204,12 +258,7 @@ impl LocalCache {
         self.release(removed);
     }
 
-    fn share(
-        &self,
-        shard: &mut dyn Policy<BlockKey, Cached>,
-        key: BlockKey,
-        use_: Use,
-    ) -> Option<Block> {
+    fn share(&self, shard: &mut Shard, key: BlockKey, use_: Use) -> Option<Block> {
         let cached = shard.get(key)?;
         if cached.streamed && use_ == Use::Random {
             shard.insert(key, Cached { streamed: false, ..cached });
@@ -219,7 +268,7 @@ impl LocalCache {
 
     /// Evicts from the shard of `near`, or from the next that holds anything, and hands the
     /// victim over or drops it.
-    fn evict_one(&self, near: BlockKey, hand_over: bool) -> bool {
+    pub(super) fn evict_one(&self, near: BlockKey, hand_over: bool) -> bool {
         let start = self.shard_number(near);
         for n in 0..self.shards.len() {
             let victim = {
@@ -244,7 +293,7 @@ impl LocalCache {
     }
 
     /// Notes, under the shard's lock, where the block `key` is now and where it was.
-    fn moved(&self, key: BlockKey, to: Option<Cached>, from: Option<Cached>) {
+    pub(super) fn moved(&self, key: BlockKey, to: Option<Cached>, from: Option<Cached>) {
         if let Some(from) = from {
             self.owners.clear(from.slot);
         }

@@ -9,9 +9,11 @@ mod owners;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 mod races;
+mod resize;
 mod sequence;
+mod shard;
 mod window;
 
-pub(crate) use cache::{Evicted, LocalCache, Use, metadata_bytes_per_block};
+pub(crate) use cache::{Evicted, LocalCache, Size, Use, metadata_bytes_per_block};
 pub(crate) use flights::{Claim, Flights};
 pub(crate) use sequence::Sequence;

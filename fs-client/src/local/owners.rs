@@ -10,8 +10,9 @@
 //! but the wanted one, because it is one word, and only the wanted block's shard writes its name.
 
 use crate::arena::SlotId;
-use crate::block::BlockKey;
+use crate::block::{BlockIndex, BlockKey, FileKey};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::zeroed;
 
 /// The owners of all slots, and whether each was used by way of this table: 9 bytes a slot.
 pub(super) struct Owners {
@@ -20,14 +21,11 @@ pub(super) struct Owners {
 }
 
 /// No block goes by this name.
-const NOBODY: u64 = u64::MAX;
+const NOBODY: u64 = 0;
 
 impl Owners {
     pub(super) fn new(slots: usize) -> Self {
-        Self {
-            slots: (0..slots).map(|_| AtomicU64::new(NOBODY)).collect(),
-            used: (0..slots).map(|_| AtomicBool::new(false)).collect(),
-        }
+        Self { slots: zeroed(slots), used: zeroed(slots) }
     }
 
     /// Notes that `slot` holds the block `key` from now on.
@@ -53,13 +51,20 @@ impl Owners {
         holds
     }
 
+    /// The block that a slot holds, if it goes by a name: for whoever looks it up then.
+    pub(super) fn block_in(&self, slot: usize) -> Option<BlockKey> {
+        let name = self.slots.get(slot)?.load(Ordering::Acquire);
+        let (file, index) = (FileKey(name >> 32), BlockIndex(name & u64::from(u32::MAX)));
+        (name != NOBODY).then_some(BlockKey { file, index })
+    }
+
     /// Whether the block in `slot` was used by way of this table since this was last asked.
     pub(super) fn take_used(&self, slot: SlotId) -> bool {
         self.used[slot.number()].swap(false, Ordering::Relaxed)
     }
 }
 
-/// A block's name in one word: half of it the file's key, half the block's number. What does not fit
+/// A block's name in one word: half of it the file's key, which is never 0, half the block's number. What does not fit
 /// (a file beyond 16 TiB, or one more than 2^32 keys) has none, and is looked up in the index.
 fn name(key: BlockKey) -> u64 {
     match (u32::try_from(key.file.0), u32::try_from(key.index.0)) {
@@ -72,11 +77,10 @@ fn name(key: BlockKey) -> u64 {
 mod tests {
     use super::*;
     use crate::arena::Arena;
-    use crate::block::{BlockIndex, FileKey};
 
     #[test]
     fn a_slot_holds_the_block_that_was_set_last_and_none_when_cleared() {
-        let arena = Arena::new(2).unwrap();
+        let arena = Arena::new(2, 2).unwrap();
         let slot = arena.take(1).pop().unwrap().publish().into_slot();
         let owners = Owners::new(2);
         let key = |n| BlockKey { file: FileKey(1), index: BlockIndex(n) };

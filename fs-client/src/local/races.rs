@@ -13,7 +13,7 @@ fn key(file: u64, index: u64) -> BlockKey {
 }
 
 fn slot() -> SlotId {
-    let arena = Arena::new(1).expect("memory");
+    let arena = Arena::new(1, 1).expect("memory");
     arena.take(1).pop().expect("a slot").publish().into_slot()
 }
 

@@ -115,7 +115,8 @@ mod tests {
     const LONG: u64 = 1 << 40;
 
     fn cache() -> LocalCache {
-        LocalCache::new(1 << 20, Kind::default(), Arc::new(Epochs::new()), || 0, drop).unwrap()
+        LocalCache::new((1 << 20).into(), Kind::default(), Arc::new(Epochs::new()), || 0, drop)
+            .unwrap()
     }
 
     fn key(n: u64) -> BlockKey {
@@ -193,7 +194,7 @@ mod tests {
         let gone = Arc::new(Mutex::new(Vec::new()));
         let sink = gone.clone();
         let cache = LocalCache::new(
-            64 * 4220,
+            (64 * 4220).into(),
             Kind::Lru,
             Arc::new(Epochs::new()),
             || HELD_MAX,
@@ -215,9 +216,14 @@ mod tests {
 
     #[test]
     fn a_stream_finds_what_the_index_holds_and_nothing_else() {
-        let cache =
-            LocalCache::new(64 * 4220, Kind::default(), Arc::new(Epochs::new()), || 0, drop)
-                .unwrap();
+        let cache = LocalCache::new(
+            (64 * 4220).into(),
+            Kind::default(),
+            Arc::new(Epochs::new()),
+            || 0,
+            drop,
+        )
+        .unwrap();
         let read = |from: u64, count: usize| {
             let mut found = Vec::new();
             let span = Span { first: BlockIndex(from), count };

@@ -9,6 +9,7 @@ use rustix::fs::{SealFlags, fcntl_add_seals};
 
 use super::world::{Size, World, all_at_once, memfd};
 use super::{any, check};
+use crate::actions::call::Deed;
 use crate::block::BLOCK_SIZE;
 use crate::handles::HandleId;
 
@@ -77,6 +78,61 @@ fn append_block(world: &World, handle: HandleId) {
 
 fn write_behind(world: &World, _: HandleId) {
     world.write_behind(world.any_range());
+}
+
+fn make_smaller(world: &World, _: HandleId) {
+    world.resize(2);
+}
+
+fn make_larger(world: &World, _: HandleId) {
+    world.resize(6);
+}
+
+fn pin(world: &World, handle: HandleId) {
+    world.act(handle, Deed::Pin);
+}
+
+fn unpin(world: &World, handle: HandleId) {
+    world.act(handle, Deed::Unpin);
+}
+
+fn drop_cached(world: &World, handle: HandleId) {
+    world.act(handle, Deed::Drop);
+}
+
+#[test]
+fn a_cache_whose_size_changes() {
+    check(|| {
+        let world = World::new(Size { blocks: 4, slots: 6 });
+        warm(&world);
+        race(&world, &[&[make_smaller, make_larger], &[read, read], &[write, read]]);
+    });
+}
+
+#[test]
+fn a_cache_that_becomes_smaller_while_blocks_are_lent() {
+    check(|| {
+        let world = World::with_server(Size { blocks: 4, slots: 6 }, 2);
+        warm(&world);
+        race(&world, &[&[make_smaller], &[read, read], &[write, read]]);
+    });
+}
+
+#[test]
+fn files_that_are_pinned_let_go_and_dropped() {
+    check(|| {
+        let world = World::new(Size { blocks: 3, slots: 8 });
+        race(&world, &[&[pin, unpin], &[write, drop_cached], &[read, pin, write_part, unpin]]);
+    });
+}
+
+#[test]
+fn a_pinned_file_in_a_cache_that_becomes_smaller() {
+    check(|| {
+        let world = World::new(Size { blocks: 3, slots: 6 });
+        race(&world, &[&[pin, unpin], &[make_smaller, read], &[write, read]]);
+        world.act(world.open(), Deed::Unpin);
+    });
 }
 
 #[test]

@@ -16,6 +16,7 @@ use rustix::fs::{MemfdFlags, Timespec, Timestamps, memfd_create};
 use rustix::io::Errno;
 
 use super::any;
+use crate::actions::call;
 use crate::behind::Behind;
 use crate::block::{BLOCK_SIZE, BlockIndex, BlockKey};
 use crate::caller::Deed;
@@ -25,13 +26,18 @@ use crate::epochs::Epochs;
 use crate::filesystem::{Caller, Durability, Filesystem, Settings};
 use crate::handles::{FileHandle, HandleId, Handles};
 use crate::inodes::{Inode, Inodes, NodeId};
+use rampool_cli::size::ByteSize;
 use rampool_policy::Kind;
 
 use crate::local::{Evicted, LocalCache, Use, metadata_bytes_per_block};
+use crate::memory::{Memory, Shares};
 use crate::metrics::{Layer, Metrics};
+use crate::pins::Pins;
+use crate::profile::Profiles;
 use crate::read::ReadReply;
 use crate::remote::races::tier_next_door;
 use crate::remote::{Offer, Tier};
+use crate::rules::Rules;
 use crate::source::{Atime, DirectFile, NodeFd, Source, Stat, WrittenFile};
 use crate::staging::Staging;
 use crate::timeouts::{LiveTimeouts, Timeouts};
@@ -141,18 +147,32 @@ impl World {
         };
         let cache_bytes = slots * (BLOCK_SIZE + metadata_bytes_per_block()) as u64;
         let fs = Arc::new(Filesystem {
+            rules: Rules::new(root.as_fd(), None),
             inodes: Inodes::new(source.nodes(10).unwrap(), root, &root_stat),
             source,
             handles: Handles::default(),
             behind: Behind::default(),
-            cache: LocalCache::new(cache_bytes, Kind::default(), epochs, move || held_max, evicted)
-                .unwrap(),
+            cache: LocalCache::new(
+                cache_bytes.into(),
+                Kind::default(),
+                epochs,
+                move || held_max,
+                evicted,
+            )
+            .unwrap(),
             flights: Arc::default(),
             staging: Staging::default(),
             remote,
             workers: Workers::seats_only(100),
             metrics: Metrics::new(),
             demand: Demand::new(),
+            memory: Memory::new(
+                ByteSize(cache_bytes),
+                &Shares::of(ByteSize(cache_bytes), false),
+                0,
+            ),
+            pins: Pins::default(),
+            profiles: Profiles::default(),
             settings: Settings {
                 timeouts: LiveTimeouts::new(Timeouts {
                     attr: Duration::ZERO,
@@ -160,7 +180,6 @@ impl World {
                     negative: Duration::ZERO,
                 }),
                 no_atime: true,
-                readahead_blocks: 0,
                 act_as_caller: false,
             },
         });
@@ -284,6 +303,16 @@ impl World {
         // Two changes within the source's clock tick look like one; this is not about that.
         touch(&self.file, u64::from(value));
         self.acknowledge(number, range.end);
+    }
+
+    /// Has the cache hold so many blocks from now on.
+    pub(super) fn resize(&self, slots: u64) {
+        self.fs.cache.resize(slots * (BLOCK_SIZE + metadata_bytes_per_block()) as u64).unwrap();
+    }
+
+    /// Does to the cached blocks of the file what somebody asks for.
+    pub(super) fn act(&self, handle: HandleId, deed: call::Deed) {
+        self.fs.act(handle, deed, (0, self.size as usize), ROOT).unwrap();
     }
 
     pub(super) fn any_range(&self) -> Range<u64> {

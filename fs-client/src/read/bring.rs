@@ -28,12 +28,22 @@ pub(super) enum Unbrought {
     Failed(Errno),
 }
 
+/// Blocks that are in the cache now.
+pub(super) struct Brought {
+    pub(super) blocks: Vec<Block>,
+    /// From how far the slowest came.
+    pub(super) layer: Layer,
+    /// How many servers gave, and the source.
+    pub(super) remote: usize,
+    pub(super) source: usize,
+}
+
 /// A block to be read from the source, and where to.
 pub(super) type Missing<'a> = (BlockIndex, &'a mut Empty);
 
 impl Filesystem {
     /// Brings the blocks of `span` into the cache, `found` being those from its start that are
-    /// there already as part of `state`, and says from how far the slowest came.
+    /// there already as part of `state`.
     pub(super) fn bring(
         &self,
         handle: &FileHandle,
@@ -41,11 +51,12 @@ impl Filesystem {
         span: Span,
         found: Vec<Block>,
         mut want: Want,
-    ) -> std::result::Result<(Vec<Block>, Layer), Unbrought> {
+    ) -> std::result::Result<Brought, Unbrought> {
         let contents = &handle.inode.contents;
         let mut layer = Layer::Local;
         // Blocks that were read from the source: as it is now, and perhaps not as it was.
         let mut fresh = 0;
+        let mut remote = 0;
         let mut blocks: Vec<Option<Block>> = found.into_iter().map(Some).collect();
         blocks.resize_with(span.count, || None);
         for _ in 0..ROUNDS {
@@ -53,7 +64,7 @@ impl Filesystem {
             if now != state.file {
                 // Old and new blocks are not mixed in one answer.
                 state.file = now;
-                fresh = 0;
+                (fresh, remote) = (0, 0);
                 blocks.fill(None);
             }
             let file = now;
@@ -78,7 +89,8 @@ impl Filesystem {
                 if contents.size() < state.size {
                     return Err(Unbrought::Shorter);
                 }
-                return Ok((blocks.into_iter().flatten().collect(), layer));
+                let blocks = blocks.into_iter().flatten().collect();
+                return Ok(Brought { blocks, layer, remote, source: fresh });
             }
             let claim = self.flights.claim(file, &missing);
             // What landed since it was looked for needs no second flight.
@@ -88,6 +100,7 @@ impl Filesystem {
                 let (brought, from_source) = self.bring_led(handle, state, &led, want)?;
                 layer = layer.max(if from_source > 0 { Layer::Source } else { Layer::Remote });
                 fresh += from_source;
+                remote += led.len() - from_source;
                 for (&index, block) in led.iter().zip(brought) {
                     blocks[(index.0 - span.first.0) as usize] = Some(block);
                 }
@@ -158,6 +171,7 @@ impl Filesystem {
                 self.cache.insert(key(index), block.clone(), seen, how);
             }
         }
+        self.keep_if_pinned(&handle.inode, led.iter().map(|&index| key(index)));
         Ok((blocks, from_source))
     }
 
@@ -255,7 +269,7 @@ mod tests {
 
     #[test]
     fn each_block_goes_where_it_belongs() {
-        let arena = crate::arena::Arena::new(8).unwrap();
+        let arena = crate::arena::Arena::new(8, 8).unwrap();
         let mut slots = arena.take(4);
         let mut over = vec![0; 4 * BLOCK_SIZE];
         let mut part: Vec<Missing<'_>> =

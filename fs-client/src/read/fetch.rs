@@ -167,6 +167,8 @@ impl<R: ReadReply> Fetch<R> {
             blocks[(index.0 - first.0) as usize] = Some(block);
         }
         drop(claim);
+        let span = Span::of(miss.offset, miss.len);
+        filesystem.keep_if_pinned(&miss.handle.inode, span.keys(file));
         let contents = &miss.handle.inode.contents;
         // What the source gave is as it is now, and must not lie beside older blocks. A server's is known to be of the
         // state that was asked for, and the tier's thread must not wait.
@@ -177,6 +179,7 @@ impl<R: ReadReply> Fetch<R> {
         }
         let blocks: Vec<Block> = blocks.into_iter().flatten().collect();
         let Miss { offset, len, began, .. } = miss;
+        filesystem.profiles.note(&miss.handle, layer, len);
         // Let go of before the answer, upon which the reader may close it: the last to do so closes the source's file,
         // which may wait, and must not be this thread.
         drop(miss);

@@ -36,7 +36,7 @@ mod worth;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -79,6 +79,8 @@ pub(crate) enum UseServers {
 pub(crate) struct Tier {
     shared: Arc<Shared>,
     offers: Option<mpsc::Sender<Offer>>,
+    /// So many of them may wait.
+    queue_max: AtomicUsize,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
     credentials: Option<watch::Sender<Credentials>>,
@@ -142,6 +144,7 @@ impl Tier {
         Self {
             shared: Arc::new(shared),
             offers: None,
+            queue_max: AtomicUsize::new(0),
             stop,
             thread: None,
             credentials: None,
@@ -182,7 +185,8 @@ impl Tier {
             runtime.shutdown_background();
         })?;
         let (offers, thread, credentials) = (Some(offers), Some(thread), Some(credentials));
-        Ok((Self { shared, offers, stop, thread, credentials, key_file }, left))
+        let queue_max = AtomicUsize::new(queue_max);
+        Ok((Self { shared, offers, queue_max, stop, thread, credentials, key_file }, left))
     }
 
     /// When the mount's certificate expires, in seconds since 1970.
@@ -254,7 +258,8 @@ impl Tier {
         if !is_worth || self.shared.is_held(offer.key) {
             return;
         }
-        if offers.try_send(offer).is_err() {
+        let is_full = queued(offers) >= self.queue_max.load(Relaxed);
+        if is_full || offers.try_send(offer).is_err() {
             self.shared.counts.dropped.fetch_add(1, Relaxed);
         }
         if queued(offers) >= RUN_BLOCKS_USUAL {
@@ -262,9 +267,15 @@ impl Tier {
         }
     }
 
+    /// Has at most so many blocks wait to be sent, up to as many as it was started with.
+    pub(crate) fn limit_queue(&self, blocks: usize) {
+        let most = self.offers.as_ref().map_or(0, mpsc::Sender::max_capacity);
+        self.queue_max.store(blocks.min(most), Relaxed);
+    }
+
     /// How many offered blocks it may hold at once, at most or soon.
     pub(crate) fn may_hold(&self) -> usize {
-        let queue_max = self.offers.as_ref().map_or(0, mpsc::Sender::max_capacity);
+        let queue_max = self.queue_max.load(Relaxed);
         match self.shared.pays() {
             true => queue_max,
             false => queue_max / SAMPLES_SHARE,

@@ -2,6 +2,7 @@
 //! for the races of whole reads and writes.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -41,6 +42,7 @@ pub(crate) fn tier_next_door(epochs: Arc<Epochs>, queue_max: usize) -> (Tier, Ne
     let tier = Tier {
         shared: shared.clone(),
         offers: Some(offers),
+        queue_max: AtomicUsize::new(queue_max),
         stop,
         thread: None,
         credentials: None,

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on fails, and the helpers are not tests to the lint"
 )]
 
+mod actions;
 mod bad_input;
 mod behind;
 mod broken;

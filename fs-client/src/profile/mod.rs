@@ -1,0 +1,112 @@
+//! Which files are read, and from where: counted for as long as somebody wants to know.
+
+pub(crate) mod show;
+
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::filesystem::Filesystem;
+use crate::handles::FileHandle;
+use crate::inodes::NodeId;
+use crate::metrics::Layer;
+use crate::rules;
+
+/// Files that one profile counts; reads of further ones are counted together.
+const FILES_MAX: usize = 100_000;
+
+/// What is being counted at present.
+#[derive(Debug, Default)]
+pub(crate) struct Profiles {
+    /// Nothing is, mostly, and a read is not to take a lock for that.
+    is_on: AtomicBool,
+    running: Mutex<Vec<Arc<Profile>>>,
+}
+
+/// One count.
+#[derive(Debug, Default)]
+struct Profile(Mutex<HashMap<NodeId, FileReads>>);
+
+/// What was read of a file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FileReads {
+    /// Its path in the source when it was first read; empty for all files beyond those that are counted singly.
+    pub(crate) path: String,
+    /// Reads by the slowest place that they needed.
+    pub(crate) local: u64,
+    pub(crate) remote: u64,
+    pub(crate) source: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Profiles {
+    /// Counts a read of `len` bytes, if somebody wants to know.
+    pub(crate) fn note(&self, handle: &FileHandle, layer: Layer, len: usize) {
+        if self.is_on.load(Ordering::Relaxed) {
+            self.count(handle, layer, len);
+        }
+    }
+
+    #[cold]
+    fn count(&self, handle: &FileHandle, layer: Layer, len: usize) {
+        for profile in self.running.lock().iter() {
+            let mut files = profile.0.lock();
+            let id = handle.inode.id;
+            // No inode has the number 0.
+            let id =
+                if files.len() < FILES_MAX || files.contains_key(&id) { id } else { NodeId(0) };
+            let reads = files.entry(id).or_insert_with(|| {
+                let place = (id != NodeId(0)).then(|| rules::place(handle.node.as_fd())).flatten();
+                let path = place.map(|place| place.to_string_lossy().into_owned());
+                FileReads { path: path.unwrap_or_default(), ..FileReads::default() }
+            });
+            *match layer {
+                Layer::Local => &mut reads.local,
+                Layer::Remote => &mut reads.remote,
+                Layer::Source => &mut reads.source,
+            } += 1;
+            reads.bytes += len as u64;
+        }
+    }
+}
+
+/// Counts for so long, unless the mount ends; most reads past the cache first.
+pub(crate) fn profile(filesystem: &std::sync::Weak<Filesystem>, time: Duration) -> Vec<FileReads> {
+    const STEP: Duration = Duration::from_millis(100);
+    let profile = Arc::new(Profile::default());
+    let change = |change: &dyn Fn(&mut Vec<Arc<Profile>>)| {
+        if let Some(filesystem) = filesystem.upgrade() {
+            let profiles = &filesystem.profiles;
+            let mut running = profiles.running.lock();
+            change(&mut running);
+            profiles.is_on.store(!running.is_empty(), Ordering::Relaxed);
+        }
+    };
+    change(&|running| running.push(profile.clone()));
+    let end = Instant::now() + time;
+    while filesystem.strong_count() > 0 {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        std::thread::sleep(left.min(STEP));
+    }
+    change(&|running| running.retain(|other| !Arc::ptr_eq(other, &profile)));
+    let mut files: Vec<FileReads> = std::mem::take(&mut *profile.0.lock()).into_values().collect();
+    FileReads::sort(&mut files);
+    files
+}
+
+impl FileReads {
+    /// Most reads past the caches first.
+    fn sort(reads: &mut [Self]) {
+        reads.sort_by(|a, b| {
+            (b.source, b.remote, b.local, &a.path).cmp(&(a.source, a.remote, a.local, &b.path))
+        });
+    }
+}
