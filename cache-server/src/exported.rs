@@ -5,6 +5,10 @@ use rampool_cli::metrics::Metric;
 const CLIENT: &[(&str, &str)] = &[("client", "name"), ("mount", "mount")];
 const DOMAIN: &[(&str, &str)] = &[("domain", "name")];
 
+/// What the page shows of the last hour.
+pub(crate) const HISTORY: &[&str] =
+    &["/gets/blocks", "/gets/hits", "/held_bytes", "/lending/allowed_bytes"];
+
 /// All of it.
 pub(crate) const METRICS: &[Metric] = &[
     Metric::gauge("rampool_lender_state_info", "/lending/state", "lending, pausing or draining"),

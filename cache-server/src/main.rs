@@ -165,7 +165,7 @@ fn run(settings: Settings, member: Membership, reload: Reload) -> anyhow::Result
         });
         let document = move || reporter.document();
         let metrics = settings.metrics.map(|address| {
-            Watched::serve(address, exported::METRICS, document.clone())
+            Watched::serve(address, exported::METRICS, exported::HISTORY, document.clone())
                 .map_err(|error| anyhow!("--metrics {address}: {error}; choose another"))
         });
         let _metrics = metrics.transpose()?;

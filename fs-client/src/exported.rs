@@ -4,6 +4,15 @@ use rampool_cli::metrics::Metric;
 
 const SERVER: &[(&str, &str)] = &[("server", "address")];
 
+/// What the page shows of the last hour.
+pub(crate) const HISTORY: &[&str] = &[
+    "/layers/local/reads",
+    "/layers/remote/reads",
+    "/layers/source/reads",
+    "/remote/lent_blocks",
+    "/cache/blocks",
+];
+
 /// All of it.
 pub(crate) const METRICS: &[Metric] = &[
     Metric::gauge("rampool_mount_info", "/mountpoint", "The mount"),

@@ -110,9 +110,9 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
     let asked = shown.clone();
     let document = move || status::document(&shown.0, &shown.1);
     let metrics = plan.metrics.map(|address| {
-        Watched::serve(address, exported::METRICS, document.clone()).map_err(|error| {
-            Failure::system(format!("--metrics {address}: {error}; choose another"))
-        })
+        Watched::serve(address, exported::METRICS, exported::HISTORY, document.clone()).map_err(
+            |error| Failure::system(format!("--metrics {address}: {error}; choose another")),
+        )
     });
     let metrics = metrics.transpose()?;
     let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move |line| {

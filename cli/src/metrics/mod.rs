@@ -3,6 +3,7 @@
 //! Each is a number of the document that the status socket serves, and a [`Metric`] says which: so both tell the same, and one
 //! table documents it all.
 
+mod history;
 mod serve;
 
 use prometheus::proto;

@@ -13,6 +13,12 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 
 const WAYS: usize = 8;
 
+/// A server's number has 8 bits.
+const SERVERS: usize = 256;
+
+/// So many parts, 4 MiB, are looked at to say who has how many blocks.
+const PARTS_LOOKED_AT: usize = 16;
+
 const FREE: RawEntry = [0, 0];
 /// A part of 256 KiB under one lock: large enough that the allocator takes it from the kernel,
 /// which makes it resident only as it is used.
@@ -131,6 +137,18 @@ impl LentTable {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// How many of them each server has, by its place in the list: estimated from a few parts of the table.
+    pub(super) fn by_server(&self) -> [usize; SERVERS] {
+        let mut counts = [0; SERVERS];
+        for part in self.parts.iter().step_by(self.parts.len().div_ceil(PARTS_LOOKED_AT)) {
+            for entry in part.lock().iter().filter(|entry| **entry != FREE) {
+                counts[usize::from(unpack(*entry).server.0)] += 1;
+            }
+        }
+        let seen = counts.iter().sum::<usize>().max(1);
+        counts.map(|count| count * self.len() / seen)
+    }
+
     fn forget_if(&self, key: BlockKey, which: impl FnOnce(Lent) -> bool) -> bool {
         if self.held.load(Ordering::SeqCst) == 0 {
             return false;
@@ -233,6 +251,7 @@ mod tests {
             table.insert_if(key(n), lent(n), || true);
         }
         assert!(table.len() <= capacity);
+        assert_eq!(table.by_server()[3], table.len());
         let newest =
             (3 * capacity as u64..4 * capacity as u64).filter(|&n| table.get(key(n)).is_some());
         assert!(newest.count() > capacity / 2);

@@ -308,6 +308,9 @@ impl Tier {
     pub(crate) fn report(&self) -> TierReport {
         let counts = &self.shared.counts;
         let queued = self.offers.as_ref().map_or(0, queued);
+        let by_server = self.shared.lent.by_server();
+        let servers = self.shared.servers.all();
+        let servers = servers.map(|(index, server)| server.report(by_server[usize::from(index.0)]));
         TierReport {
             sent_blocks: counts.sent.load(Relaxed),
             dropped_blocks: counts.dropped.load(Relaxed),
@@ -321,7 +324,7 @@ impl Tier {
             missed_blocks: counts.missed.load(Relaxed),
             unauthentic_blocks: counts.unauthentic.load(Relaxed),
             source_us: self.shared.source.report(Instant::now()),
-            servers: self.shared.servers.all().map(|(_, server)| server.report()).collect(),
+            servers: servers.collect(),
         }
     }
 }

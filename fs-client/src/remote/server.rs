@@ -97,6 +97,8 @@ pub(crate) struct ServerReport {
     pub(crate) address: String,
     pub(crate) state: &'static str,
     pub(crate) capacity_bytes: u64,
+    /// Blocks of this mount believed to be there, estimated.
+    pub(crate) lent_blocks: usize,
     /// What it takes to answer a short request, in microseconds; none before there were enough.
     pub(crate) answers_us: Option<AnswersReport>,
     pub(crate) last_error: Option<String>,
@@ -343,7 +345,7 @@ impl Server {
         was || before.as_deref() != Some(reason)
     }
 
-    pub(super) fn report(&self) -> ServerReport {
+    pub(super) fn report(&self, lent_blocks: usize) -> ServerReport {
         let now = Instant::now();
         let mut judgement = self.judgement.lock();
         let is_open = judgement.breaker.is_open(now);
@@ -368,6 +370,7 @@ impl Server {
         ServerReport {
             address: self.address.shown.clone(),
             state,
+            lent_blocks,
             capacity_bytes: self.capacity_bytes.load(Relaxed),
             answers_us: usual.map(AnswersReport::of),
             last_error: self.last_error.lock().clone(),
