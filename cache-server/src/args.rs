@@ -96,7 +96,7 @@ pub(crate) struct Args {
     status_socket: Option<PathBuf>,
 
     /// Serve metrics for Prometheus there, over HTTP, to all who ask: docs/metrics.md has what they mean
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = rampool_cli::metrics::address)]
     metrics: Option<SocketAddr>,
 
     /// What is logged: error, warn, info, debug or trace, or in detail as RUST_LOG says it [default: info]
@@ -114,13 +114,13 @@ pub(crate) struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Shows what a running server of this user does, and why
+    /// Show what a running server of this user does, and why
     Status {
         #[command(flatten)]
         which: Which,
 
         /// How to show it
-        #[arg(short, value_name = "HOW", value_enum, default_value_t = Shape::Table)]
+        #[arg(short = 'w', long = "format", value_name = "HOW", value_enum, default_value_t = Shape::Table)]
         write: Shape,
     },
     /// Print a token with which machines join the pool, on the server that has the authority's key
@@ -129,7 +129,7 @@ enum Command {
     Join(JoinArgs),
     /// Take a machine out of the pool, on the server that has the authority's key
     Revoke(RevokeArgs),
-    /// Ends a running server of this user: it takes nothing more, tells its clients, and ends
+    /// End a running server of this user: it takes nothing more, tells its clients, and ends
     Drain {
         #[command(flatten)]
         which: Which,

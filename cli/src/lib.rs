@@ -2,8 +2,9 @@
 //!
 //! Command lines and configuration files ([`config`]), manuals and completions made from them ([`generate`]), logs
 //! ([`log`]), what goes to stdout ([`show`]), what a service manager is told ([`service`]), and how a running daemon is found and tells about
-//! itself ([`daemon`], [`status`], [`metrics`]).
+//! itself ([`daemon`], [`status`], [`metrics`]); and in which memory they run ([`cgroup`]).
 
+pub mod cgroup;
 pub mod config;
 pub mod daemon;
 pub mod generate;

@@ -40,6 +40,7 @@ pub(crate) enum Command {
     /// Mount a directory and serve it until it is unmounted
     Mount(Box<MountArgs>),
     /// Unmount a directory
+    #[command(alias = "unmount")]
     Umount {
         /// Where it is mounted
         mountpoint: PathBuf,
@@ -100,8 +101,8 @@ pub(crate) struct MountArgs {
     /// A file in TOML with any of these options by their long names; what is given here goes before it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Memory for the local cache, with all that belongs to it [default: 1G]
-    #[arg(long, value_name = "SIZE")]
+    /// Memory for the local cache, with all that belongs to it: a size, or a part of what there is [default: 25%, at most 1G]
+    #[arg(long, value_name = "SIZE|PER%")]
     pub(crate) cache_size: Option<String>,
     /// What falls out of the cache: 'gated' stands scans and loops, 'lru' is the least recently used,
     /// 's3-fifo' is between [default: gated]
@@ -124,13 +125,13 @@ pub(crate) struct MountArgs {
     #[arg(long, value_enum, value_name = "WHEN")]
     pub(crate) use_servers: Option<UseServers>,
     /// Seconds after which changes behind the mount are seen at the latest [default: 1]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) attr_timeout: Option<f64>,
     /// Seconds for which the kernel may use a name without asking again [default: 1]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) entry_timeout: Option<f64>,
     /// Seconds for which a name that was not there is taken to be missing [default: 0]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) negative_timeout: Option<f64>,
     /// Cache only files that match, written as in .gitignore, from the source on; may be given several times [default: all]
     #[arg(long = "include", value_name = "PATTERN")]
@@ -144,11 +145,17 @@ pub(crate) struct MountArgs {
     /// Threads that take requests from the kernel [default: one a CPU, 2 to 8]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Nothing can be changed on the mount
+    #[arg(short, long, visible_alias = "ro")]
+    pub(crate) read_only: bool,
+    /// Let other users in, as root's mounts do by themselves: /etc/fuse.conf must have user_allow_other
+    #[arg(long)]
+    pub(crate) allow_other: bool,
     /// Mount options: ro, nosuid, noexec, noatime, ... or any long option as name=value
     #[arg(short = 'o', long, value_name = "OPT,...", value_delimiter = ',')]
     pub(crate) options: Vec<String>,
     /// Serve metrics for Prometheus there, over HTTP, to all who ask: docs/metrics.md has what they mean
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = rampool_cli::metrics::address)]
     pub(crate) metrics: Option<SocketAddr>,
     /// What is logged: error, warn, info, debug or trace, or in detail as RUST_LOG says it [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -241,6 +248,17 @@ pub(crate) enum Format {
     Table,
     /// For scripts
     Json,
+}
+
+/// A time as it is written: `0.5`, `1s`, `200ms`.
+fn seconds(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let number: f64 =
+        number.trim().parse().map_err(|_| "write seconds, such as 0.5 or 200ms".to_owned())?;
+    Ok(number * scale)
 }
 
 /// The command line, whose `mount` has options that can be set in files and by `-o`.

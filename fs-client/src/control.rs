@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::filesystem::Filesystem;
+use crate::mounts::holding;
 use crate::plan::{check_cache, plain};
 use crate::profile::profile;
 use crate::status::{self, Facts, socket_path};
@@ -70,6 +71,7 @@ pub(crate) fn request(
     let shown = mountpoint.display();
     let found = std::fs::canonicalize(mountpoint)
         .map_err(|error| Failure::usage(format!("{shown}: {}", plain(&error))))?;
+    let found = holding(&found).unwrap_or(found);
     let line = serde_json::to_string(request)
         .map_err(|error| Failure::system(format!("cannot ask: {error}")))?;
     let answer = ask(&socket_path(&found), &line, takes).map_err(|error| match error.kind() {

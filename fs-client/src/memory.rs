@@ -1,5 +1,6 @@
 //! What the memory of a mount is for, and how much there is: as much as it was mounted with, or as `rampool limit` says.
 
+use rampool_cli::cgroup::Cgroup;
 use rampool_cli::size::ByteSize;
 
 use crate::block::BLOCK_SIZE;
@@ -120,10 +121,17 @@ fn share(whole: u64, share: u64, min: u64) -> u64 {
     (whole / share).max(min.min(whole / SHARE_MAX))
 }
 
-/// How much the machine has.
-pub(crate) fn machine_memory() -> ByteSize {
+/// How much there is for this process: what the machine has, or what the cgroups around it may use.
+pub(crate) fn memory_here() -> ByteSize {
     let info = rustix::system::sysinfo();
-    ByteSize(info.totalram.saturating_mul(u64::from(info.mem_unit)))
+    let machine = info.totalram.saturating_mul(u64::from(info.mem_unit));
+    let limits = Cgroup::own().into_iter().filter_map(|cgroup| cgroup.limit());
+    ByteSize(limits.fold(machine, u64::min))
+}
+
+/// The size of a cache for which none is given: a quarter of what there is, up to 1 GiB.
+pub(crate) fn cache_default(here: ByteSize) -> ByteSize {
+    ByteSize(here.bytes() / 4).clamp(CACHE_MIN, ByteSize::mib(1024))
 }
 
 #[cfg(test)]
@@ -137,6 +145,8 @@ mod tests {
         assert_eq!(table(32 << 20), 4 << 20);
         assert_eq!(table(1 << 20), 128 << 10);
         assert_eq!(Shares::of(ByteSize(1 << 30), false).table_bytes, 0);
+        assert_eq!(cache_default(ByteSize::mib(512)), ByteSize::mib(128));
+        assert_eq!(cache_default(ByteSize::mib(64 << 10)), ByteSize::mib(1024));
         let queue = |blocks: u64| share(blocks, QUEUE_SHARE, QUEUE_MIN);
         assert_eq!([queue(1 << 18), queue(7168), queue(256)], [8192, 512, 32]);
     }

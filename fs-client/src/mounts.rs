@@ -60,27 +60,41 @@ fn leads_back_in(table: &str, source: &Path, mountpoint: &Path) -> bool {
     false
 }
 
+/// A mount.
+struct Held {
+    mountpoint: PathBuf,
+    /// If it is one of ours.
+    source: Option<PathBuf>,
+}
+
 /// The source of the mount that holds `path`, if that is one of ours.
 fn source_below(table: &str, path: &Path) -> Option<PathBuf> {
-    let mut held = (0, None);
+    held_by(table, path)?.source
+}
+
+/// The mount that holds `path`.
+fn held_by(table: &str, path: &Path) -> Option<Held> {
+    let mut held: Option<Held> = None;
     for line in table.lines() {
         let Some((before, after)) = line.split_once(" - ") else { continue };
         let Some(mountpoint) = before.split(' ').nth(4).map(unescaped) else { continue };
-        let depth = mountpoint.components().count();
+        let depth = |path: &Path| path.components().count();
         // The last mount at a place covers the others.
-        if path.starts_with(&mountpoint) && depth >= held.0 {
+        let is_nearer =
+            held.as_ref().is_none_or(|held| depth(&mountpoint) >= depth(&held.mountpoint));
+        if path.starts_with(&mountpoint) && is_nearer {
             let source =
                 after.strip_prefix("fuse.rampool ").and_then(|rest| rest.split(' ').next());
-            held = (depth, source.map(unescaped));
+            held = Some(Held { source: source.map(unescaped), mountpoint });
         }
     }
-    held.1
+    held
 }
 
-/// Whether a path leads to a mount of ours.
-pub(crate) fn is_on_rampool(path: &Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    source_below(&table, path).is_some()
+/// Where the mount of ours is that holds `path`, if one does.
+pub(crate) fn holding(path: &Path) -> Option<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    held_by(&table, path).filter(|held| held.source.is_some()).map(|held| held.mountpoint)
 }
 
 /// What else is mounted below this directory.
@@ -115,11 +129,18 @@ pub(crate) fn unmount_at(mountpoint: &Path, flags: UnmountFlags) -> Result<(), E
 /// The path of a mountpoint without symbolic links, for which it is not asked itself: its daemon
 /// may be dead.
 pub(crate) fn canonical_mountpoint(path: &Path) -> std::io::Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
-    match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => Ok(std::fs::canonicalize(parent)?.join(name)),
-        _ => Ok(absolute),
+    /// More links than the kernel follows.
+    const LINKS_MAX: usize = 40;
+    let mut path = std::path::absolute(path)?;
+    for _ in 0..LINKS_MAX {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { break };
+        let found = std::fs::canonicalize(parent)?.join(name);
+        match std::fs::read_link(&found) {
+            Ok(target) => path = found.with_file_name(target),
+            Err(_) => return Ok(found),
+        }
     }
+    Ok(path)
 }
 
 /// By the helper, which knows no force.

@@ -16,13 +16,12 @@ use rustix::io::Errno;
 
 use crate::args::{CacheMode, MountArgs};
 use crate::failure::Failure;
-use crate::memory::{CACHE_MIN, machine_memory};
+use crate::memory::{CACHE_MIN, cache_default, memory_here};
 use crate::mounts::{self, UnmountFlags};
 use crate::remote::{Given, SERVERS_MAX, UseServers};
 use crate::rules::Patterns;
 use crate::timeouts::Timeouts;
 
-const CACHE_DEFAULT: ByteSize = ByteSize::mib(1024);
 const TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
 const THREADS_MAX: usize = 64;
 
@@ -116,8 +115,13 @@ impl Plan {
     /// Checks what was asked for.
     pub(crate) fn new(args: &MountArgs) -> Result<Self, Failure> {
         let root = rustix::process::geteuid().is_root();
-        let mut mount_options = Vec::new();
-        let mut for_all_users = root;
+        // As mount(8) has it: what is on the source is so here.
+        let mut mount_options =
+            if root { vec![MountOption::Suid, MountOption::Dev] } else { vec![] };
+        if args.read_only {
+            mount_options.push(MountOption::RO);
+        }
+        let mut for_all_users = root || args.allow_other;
         for option in &args.options {
             if option == "allow_other" {
                 for_all_users = true;
@@ -326,21 +330,25 @@ fn check_fuse(root: bool) -> Result<(), Failure> {
 }
 
 pub(crate) fn check_cache(given: Option<&str>) -> Result<ByteSize, Failure> {
-    let cache = match given {
-        None => CACHE_DEFAULT,
-        Some(text) => text
+    let here = memory_here();
+    let Some(text) = given else { return Ok(cache_default(here)) };
+    let cache = match text.strip_suffix('%').map(str::parse::<f64>) {
+        Some(Ok(share)) if (0.0..=100.0).contains(&share) => {
+            ByteSize((here.bytes() as f64 * share / 100.0) as u64)
+        }
+        Some(_) => return Err(Failure::usage(format!("--cache-size {text}: between 0% and 100%"))),
+        None => text
             .parse::<ByteSize>()
             .map_err(|error| Failure::usage(format!("--cache-size: {error}")))?,
     };
-    let machine = machine_memory();
     if cache < CACHE_MIN {
         return Err(Failure::usage(format!(
             "--cache-size {cache} is too little; at least {CACHE_MIN}"
         )));
     }
-    if cache > machine {
+    if cache > here {
         return Err(Failure::usage(format!(
-            "--cache-size {cache} is more than this machine has ({machine})"
+            "--cache-size {cache} is more than there is: {here}, of the machine or of the cgroup"
         )));
     }
     Ok(cache)
@@ -419,9 +427,10 @@ mod tests {
 
     #[test]
     fn a_cache_is_neither_too_small_nor_larger_than_the_machine() {
-        assert_eq!(check_cache(None).unwrap(), CACHE_DEFAULT);
+        assert_eq!(check_cache(None).unwrap(), cache_default(memory_here()));
+        assert_eq!(check_cache(Some("50%")).unwrap().bytes(), memory_here().bytes() / 2);
         assert_eq!(check_cache(Some("16M")).unwrap(), CACHE_MIN);
-        for bad in ["15M", "1000T", "much", "0"] {
+        for bad in ["15M", "1000T", "much", "0", "101%", "x%"] {
             assert!(check_cache(Some(bad)).is_err(), "{bad}");
         }
     }

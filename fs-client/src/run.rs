@@ -30,7 +30,7 @@ use crate::handles::Handles;
 use crate::inodes::Inodes;
 use crate::kept;
 use crate::local::{Evicted, LocalCache, Size};
-use crate::memory::{Memory, Shares, machine_memory};
+use crate::memory::{Memory, Shares, memory_here};
 use crate::metrics::Metrics;
 use crate::mounts::{UnmountFlags, unmount_at};
 use crate::pins::Pins;
@@ -205,7 +205,7 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     };
     let holds = remote.clone();
     let may_hold = move || holds.may_hold();
-    let size = Size { bytes: shares.cache_bytes, most: machine_memory().bytes() };
+    let size = Size { bytes: shares.cache_bytes, most: memory_here().bytes() };
     let cache = LocalCache::new(size, plan.values.policy, epochs, may_hold, evicted)
         .map_err(cannot("cannot reserve memory for the cache"))?;
     let rules = Rules::new(root.as_fd(), plan.values.patterns.clone());

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::filesystem::Filesystem;
 use crate::local::metadata_bytes_per_block;
 use crate::metrics::{Layer, LayerReport};
+use crate::mounts::holding;
 use crate::remote::TierReport;
 use crate::tell;
 
@@ -163,6 +164,7 @@ pub(crate) fn reports(mountpoint: Option<&Path>) -> Result<Vec<Value>, Failure> 
     if let Some(path) = mountpoint {
         let found = std::fs::canonicalize(path)
             .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        let found = holding(&found).unwrap_or(found);
         let document = fetch(&socket_path(&found)).map_err(|_| {
             Failure::usage(format!("no rampool of this user is mounted at {}", path.display()))
         })?;

@@ -21,7 +21,8 @@ const DAEMON_ENDS: Duration = Duration::from_secs(30);
 pub(crate) fn umount(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Failure> {
     let found = mounts::canonical_mountpoint(mountpoint);
     let daemon = found.as_ref().ok().and_then(|path| Daemon::at(&status::socket_path(path)).ok());
-    mounts::unmount_at(mountpoint, flags).map_err(|error| {
+    let at = found.as_deref().unwrap_or(mountpoint);
+    mounts::unmount_at(at, flags).map_err(|error| {
         let why = match error {
             Errno::INVAL => "nothing is mounted there".to_owned(),
             Errno::BUSY => match &found {

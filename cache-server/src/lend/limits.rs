@@ -32,13 +32,13 @@ pub(crate) struct Policy {
 /// What shows that the lender is active. Named by the numbers of the work that this follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Detector {
-    /// 1: Refaults: pages of files come back that the kernel had dropped
+    /// Pages of files come back that the kernel had dropped
     #[value(name = "refaults", alias = "1")]
     Refaults,
-    /// 2: Pressure: the kernel looks for pages to drop, or processes take memory while little is free
+    /// The kernel looks for pages to drop, or processes take memory while little is free
     #[value(name = "pressure", alias = "2")]
     Pressure,
-    /// 3: Both of them
+    /// Both of them
     #[value(name = "both", alias = "3")]
     Both,
 }

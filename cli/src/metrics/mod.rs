@@ -6,6 +6,8 @@
 mod history;
 mod serve;
 
+use std::net::{SocketAddr, ToSocketAddrs as _};
+
 use prometheus::proto;
 use prometheus::{Encoder as _, TextEncoder};
 use serde_json::Value;
@@ -39,6 +41,19 @@ pub enum Kind {
     Gauge,
     /// How often something took how long: in the document a list of upper ends in nanoseconds, with the count up to each.
     Histogram,
+}
+
+/// Where metrics are served, as it is written: `ADDRESS:PORT`.
+///
+/// # Errors
+/// It is not, or no address belongs to it.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let refuse =
+        || "write ADDRESS:PORT, such as 127.0.0.1:9167, or 0.0.0.0:9167 for all".to_owned();
+    if text.starts_with(':') {
+        return Err(refuse());
+    }
+    text.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(refuse)
 }
 
 /// Upper ends of histograms' buckets, in seconds: three a decade, from a local hit to a disk that hangs.

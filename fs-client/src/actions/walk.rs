@@ -39,7 +39,7 @@ impl Paths {
             let found = std::fs::canonicalize(path).map_err(|error| {
                 Failure::usage(format!("{}: {}", path.display(), plain(&error)))
             })?;
-            if !mounts::is_on_rampool(&found) {
+            if mounts::holding(&found).is_none() {
                 return Err(Failure::usage(format!(
                     "{} is on no mount of rampool; 'rampool status' shows what is mounted",
                     path.display()

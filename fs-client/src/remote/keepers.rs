@@ -58,8 +58,8 @@ impl Keepers {
             self.follow(Instant::now());
             tokio::select! {
                 () = shared.members.changed() => {}
-                _ = look.tick() => {}
-                _ = look_up.tick() => self.look_up(),
+                _ = look.tick() => self.look_up(Given::is_unknown),
+                _ = look_up.tick() => self.look_up(Given::is_name),
                 Some(Ok((n, found))) = self.look_ups.join_next() => match found {
                     Ok(given) => self.given[n] = given,
                     Err(error) => {
@@ -75,10 +75,10 @@ impl Keepers {
         self.endpoints.end().await;
     }
 
-    fn look_up(&mut self) {
-        for (n, given) in self.given.iter().enumerate().filter(|(_, given)| given.is_name()) {
-            let text = given.text().to_owned();
-            self.look_ups.spawn_blocking(move || (n, Given::look_up(&text)));
+    fn look_up(&mut self, which: impl Fn(&Given) -> bool) {
+        for (n, given) in self.given.iter().enumerate().filter(|(_, given)| which(given)) {
+            let given = given.clone();
+            self.look_ups.spawn_blocking(move || (n, given.look_up_again()));
         }
     }
 

@@ -52,7 +52,7 @@ fn sizes_and_numbers_that_make_no_sense_are_refused() {
     let cases: [(&[&str], &str); 10] = [
         (&["--cache-size", "lots"], "is not a size"),
         (&["--cache-size", "1M"], "too little"),
-        (&["--cache-size", "900T"], "more than this machine has"),
+        (&["--cache-size", "900T"], "is more than there is"),
         (&["--attr-timeout=-1"], "between 0 and"),
         (&["-o", "entry_timeout=soon"], "invalid value 'soon' for '--entry-timeout"),
         (&["-o", "cache=loose"], "[possible values: timed, strict]"),
@@ -78,7 +78,7 @@ fn servers_need_an_address_and_keys() {
     if !Path::new(rampool_keys::CLIENT_KEYS).exists() {
         refuse(&["--server", "127.0.0.1:1"], "--server needs keys; join its pool");
     }
-    refuse(&["--server", "no.such.host.invalid", "--keys", client], "does not resolve");
+    refuse(&["--server", "no such host", "--keys", client], "does not resolve");
     refuse(&["--server", "127.0.0.1", "--keys", "/no/such/dir"], "cannot read");
     refuse(&["--server", "127.0.0.1", "--keys", server], "is not for a client");
     let key = keys.client().join("key.pem");

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Keys, Mounted, Server, noise, read_at_random, read_by_blocks};
+use crate::support::{Keys, Mounted, Server, noise, rampool, read_at_random, read_by_blocks, root};
 
 /// Three times the cache.
 const FILE_BYTES: usize = 48 << 20;
@@ -204,4 +205,23 @@ fn what_is_written_is_read_back_and_never_an_older_state_from_a_server() {
     }
     assert!(pool.mounted.number("/layers/remote/reads") > 0);
     assert!(fs::read(pool.mounted.source.join("f")).unwrap() == pool.contents);
+}
+
+#[test]
+fn a_name_that_nobody_can_be_asked_about_is_no_reason_not_to_mount() {
+    if !root() {
+        return;
+    }
+    let keys = Keys::new();
+    let mut mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), "here").unwrap();
+    // A network without anything, and so without anybody who knows names.
+    let mut program = Command::new("unshare");
+    program.arg("--net").arg(rampool().get_program());
+    let client = keys.client();
+    let options = ["--server", "lender.example", "--keys", client.to_str().unwrap()];
+    mounted.mount_with(program, &options);
+    assert_eq!(fs::read_to_string(mounted.path("f")).unwrap(), "here");
+    assert_eq!(mounted.status()["remote"]["servers"], serde_json::json!([]));
+    mounted.unmount();
 }

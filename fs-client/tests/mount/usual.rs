@@ -295,3 +295,41 @@ fn a_configuration_is_read_again_and_a_wrong_one_changes_nothing() {
     kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
     assert!(wait_for_exit(&mut daemon).success());
 }
+
+/// How the kernel says that it is mounted.
+fn options_of(mounted: &Mounted) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap();
+    let at = mounted.mountpoint.to_str().unwrap();
+    let line = table.lines().find(|line| line.split(' ').nth(1) == Some(at)).unwrap();
+    line.split(' ').nth(3).unwrap().split(',').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_mount_of_root_is_as_its_source_unless_told_otherwise() {
+    if !is_root() {
+        return;
+    }
+    let mut mounted = with_a_file();
+    let has = |mounted: &Mounted, option: &str| options_of(mounted).iter().any(|o| o == option);
+    mounted.mount(&[]);
+    assert!(!has(&mounted, "nosuid") && !has(&mounted, "nodev") && has(&mounted, "rw"));
+    mounted.unmount();
+    mounted.mount(&["-o", "nosuid", "--read-only"]);
+    assert!(has(&mounted, "nosuid") && !has(&mounted, "nodev") && has(&mounted, "ro"));
+    mounted.unmount();
+}
+
+#[test]
+fn a_mount_is_found_by_a_link_to_it_and_by_what_is_in_it() {
+    let mut mounted = with_a_file();
+    mounted.mount(&["--attr-timeout", "200ms", "--cache-size", "1%"]);
+    let link = mounted.source.parent().unwrap().join("link");
+    symlink(&mounted.mountpoint, &link).unwrap();
+    for path in [&link, &mounted.path("f")] {
+        run(rampool().arg("status").arg(path));
+    }
+    let daemon = mounted.take_daemon();
+    run(rampool().arg("umount").arg(&link));
+    let mut daemon = daemon;
+    assert!(wait_for_exit(&mut daemon).success());
+}

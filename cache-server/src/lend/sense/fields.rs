@@ -19,11 +19,6 @@ pub(super) fn kilobytes(text: &str, label: &str) -> Option<u64> {
     })
 }
 
-/// A file that is one number. `max` is none.
-pub(super) fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
 /// The time for which some task waited for memory: `some avg10=.. total=MICROSECONDS`.
 pub(super) fn stalled(pressure: &str) -> Option<Duration> {
     let some = pressure.lines().find(|line| line.starts_with("some "))?;
@@ -47,8 +42,6 @@ mod tests {
         assert_eq!(kilobytes(text, "HugePages_Total"), None, "not in kB");
         assert_eq!(kilobytes(text, "Mem"), None);
 
-        assert_eq!(number("4096\n"), Some(4096));
-        assert_eq!(number("max\n"), None);
         let pressure = "some avg10=0.00 avg60=0.10 avg300=0.00 total=1500\nfull avg10=0 total=9\n";
         assert_eq!(stalled(pressure), Some(Duration::from_micros(1500)));
         assert_eq!(stalled("full total=9\n"), None);

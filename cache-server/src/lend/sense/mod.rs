@@ -1,7 +1,7 @@
 //! What the kernel says about memory: the machine's, that of the cgroups that this process runs in,
 //! and what stands behind a mapping of ours.
 //!
-//! The only place that reads /proc and cgroups.
+//! With `rampool_cli::cgroup` the only place that reads /proc and cgroups.
 
 mod cgroup;
 mod fields;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use rampool_cli::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use self::cgroup::Cgroup;
+use rampool_cli::cgroup::Cgroup;
 
 /// Bytes of what counters count.
 pub(crate) const PAGE: u64 = 4096;
@@ -68,7 +68,7 @@ impl Senses {
         let most = machine.limit;
         let cgroups = self.cgroups.iter().map(|cgroup| {
             let limit = cgroup.limit().filter(|&limit| limit < most)?;
-            let reading = cgroup.reading(limit).ok()?;
+            let reading = cgroup::reading(cgroup, limit).ok()?;
             // What a cgroup of version 1 does not count, the machine counts for all.
             Some(Reading {
                 refaults: reading.refaults.or(machine.refaults),
