@@ -324,6 +324,6 @@ fn generate(what: &Generate) -> anyhow::Result<()> {
 }
 
 fn complain(what: &str, code: u8) -> ExitCode {
-    eprintln!("rampool-server: {what}");
+    rampool_cli::say!("rampool-server: {what}");
     ExitCode::from(code)
 }

@@ -60,7 +60,7 @@ pub(crate) fn revoke(args: &RevokeArgs) -> anyhow::Result<()> {
     let authority = authority(&args.keys)?;
     let count = authority.revoke(&args.name, args.role.map(Into::into), SystemTime::now())?;
     let certificates = if count == 1 { "certificate" } else { "certificates" };
-    eprintln!(
+    rampool_cli::say!(
         "rampool-server: {count} {certificates} of {} revoked; the server here knows at once, the others within ten minutes",
         args.name
     );
@@ -74,7 +74,10 @@ pub(crate) fn revoke(args: &RevokeArgs) -> anyhow::Result<()> {
 pub(crate) fn token(args: &TokenArgs) -> anyhow::Result<()> {
     let authority = authority(&args.keys)?;
     let address = args.address.clone().unwrap_or_else(own_address);
-    eprintln!("rampool-server: machines ask {address} (see --address), for {} hours", args.hours);
+    rampool_cli::say!(
+        "rampool-server: machines ask {address} (see --address), for {} hours",
+        args.hours
+    );
     let role = args.role.map(Into::into);
     let token = authority.token(&address, role, args.hours)?;
     show(&format!("{token}\n")).context("cannot write to stdout")

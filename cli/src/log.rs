@@ -61,6 +61,8 @@ impl Log {
         let is_changeable = from_environment.is_none();
         let (filter, handle) = reload::Layer::new(from_environment.unwrap_or(wanted));
         let lines = fmt::layer().with_writer(io::stderr).with_target(false);
+        // It would say on stderr that stderr cannot be written to, and panic.
+        let lines = lines.log_internal_errors(false);
         let registry = tracing_subscriber::registry().with(filter);
         match format {
             // Of the journal a line has its time already.

@@ -1,4 +1,4 @@
-//! What a program shows on stdout.
+//! What a program shows on stdout and says on stderr.
 
 use std::io::{self, Write as _};
 
@@ -12,4 +12,14 @@ pub fn show(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// Writes a line to stderr, if it can be: a log's disk may be full, which must not end a program, as it would with
+/// `eprintln!`.
+#[macro_export]
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use ::std::io::Write as _;
+        let _ = ::std::writeln!(::std::io::stderr(), $($line)*);
+    }};
 }

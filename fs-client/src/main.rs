@@ -102,7 +102,7 @@ fn main() -> ExitCode {
 }
 
 fn complain(failure: &Failure) -> ExitCode {
-    eprintln!("rampool: {failure}");
+    rampool_cli::say!("rampool: {failure}");
     failure.exit_code()
 }
 

@@ -134,7 +134,7 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
         })
         .map_err(system("cannot start a thread"))?;
 
-    eprintln!(
+    rampool_cli::say!(
         "rampool: {} is mounted at {} with a cache of {}{}",
         plan.source.display(),
         plan.mountpoint.display(),

@@ -43,7 +43,7 @@ pub(crate) fn umount(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Failu
     };
     match daemon.wait(Some(DAEMON_ENDS)) {
         Ok(true) => {}
-        Ok(false) => eprintln!(
+        Ok(false) => rampool_cli::say!(
             "rampool: {} is unmounted; its daemon (pid {}) has not ended yet",
             mountpoint.display(),
             daemon.pid()

@@ -1,5 +1,6 @@
 //! What both programs offer on their command lines.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -64,7 +65,11 @@ impl JoinArgs {
         let name = self.name.clone().unwrap_or_else(machine_name);
         NewMember::new(&name, role)?.join(&token, keys)?;
         let (server, keys) = (token.address(), keys.display());
-        eprintln!("{program}: {name} belongs to the pool of {server}; its keys are in {keys}");
+        // That it cannot be said changes nothing.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{program}: {name} belongs to the pool of {server}; its keys are in {keys}"
+        );
         Ok(())
     }
 }

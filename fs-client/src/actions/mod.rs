@@ -96,7 +96,7 @@ fn act(args: &FilesArgs, deed: Deed, rate: Option<ByteSize>) -> Result<ExitCode,
     let (account, pace) = (Account::default(), Pace::new(rate));
     let complain = |text: &str| {
         account.failed.fetch_add(1, Relaxed);
-        bar.suspend(|| eprintln!("rampool: {text}"));
+        bar.suspend(|| rampool_cli::say!("rampool: {text}"));
     };
     let (hand_out, next) = mpsc::sync_channel::<(PathBuf, Metadata)>(AT_ONCE);
     let next = Mutex::new(next);

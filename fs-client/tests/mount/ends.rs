@@ -5,11 +5,13 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Mounted, rampool, run, wait_for_exit, wait_until};
+use crate::support::{Mounted, SMALL_CACHE, rampool, run, wait_for_exit, wait_until};
 
 fn umount(mountpoint: &Path, options: &[&str]) -> Output {
     rampool().arg("umount").args(options).arg(mountpoint).output().unwrap()
@@ -190,4 +192,27 @@ fn a_mountpoint_inside_the_source_shows_the_directory_that_it_covers() {
     assert!(fs::remove_dir(&below).is_err());
     mounted.unmount();
     assert_eq!(fs::read_to_string(inside.join("covered")).unwrap(), "c");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let mounted = Mounted::prepare();
+    fs::write(mounted.source.join("f"), "here").unwrap();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut daemon = rampool()
+        .args(["mount", "-v", "--server", "none", "--cache-size", SMALL_CACHE])
+        .args([&mounted.source, &mounted.mountpoint])
+        .stderr(full())
+        .spawn()
+        .unwrap();
+    wait_until("it is mounted", || mounted.path("f").exists());
+    for _ in 0..3 {
+        kill_process(Pid::from_child(&daemon), Signal::HUP).unwrap();
+        assert_eq!(fs::read_to_string(mounted.path("f")).unwrap(), "here");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let refused = rampool().args(["mount", "/none", "/none"]).stderr(full()).status().unwrap();
+    assert_eq!(refused.code(), Some(1), "not the code of a panic");
+    run(rampool().arg("umount").arg(&mounted.mountpoint));
+    assert!(wait_for_exit(&mut daemon).success());
 }
