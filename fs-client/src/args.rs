@@ -10,6 +10,7 @@ use rampool_cli::log;
 use rampool_keys::command::{JoinArgs, RoleArg};
 use rampool_keys::pool::MEMBER_DAYS;
 
+use crate::actions::cached::CachedArgs;
 use crate::actions::{FilesArgs, ReadFilesArgs};
 use crate::control::LimitArgs;
 use crate::doctor::DoctorArgs;
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     Unpin(FilesArgs),
     /// Forget what is cached of files, here and with servers
     Drop(FilesArgs),
+    /// Show how much of files is in the cache, and with servers
+    Cached(CachedArgs),
     /// Change how much memory a mount uses, until it is mounted again
     Limit(LimitArgs),
     /// Look at what a mount needs: kernel, memory, clock, keys, servers, disk; and say what to do about what is missing

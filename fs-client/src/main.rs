@@ -120,6 +120,7 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
         Command::Pin(args) => return actions::read(args, true),
         Command::Unpin(args) => return actions::let_go(args, false),
         Command::Drop(args) => return actions::let_go(args, true),
+        Command::Cached(args) => return actions::cached::run(args),
         Command::Limit(args) => control::limit(args)?,
         Command::Profile(args) => profile::show::run(args)?,
         Command::Top(args) => top::run(args)?,

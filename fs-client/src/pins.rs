@@ -38,13 +38,14 @@ impl Filesystem {
         caller: Caller,
     ) -> Result<Done> {
         let mounts = [0, rustix::process::geteuid().as_raw()].contains(&caller.uid);
-        if deed != Deed::Warm && !mounts {
+        if !matches!(deed, Deed::Warm | Deed::Look) && !mounts {
             return Err(Errno::PERM);
         }
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
         match deed {
             Deed::Warm | Deed::Pin if handle.is_excluded() => Err(Errno::NOTSUP),
             Deed::Warm => self.warm(&handle, offset, len),
+            Deed::Look => self.whereabouts(&handle, offset, len),
             Deed::Pin => {
                 self.pin(&handle.inode);
                 let done = self.warm(&handle, offset, len)?;

@@ -18,6 +18,8 @@ pub(crate) enum Deed {
     Unpin,
     /// They are forgotten.
     Drop,
+    /// Nothing: it is only said where they are.
+    Look,
 }
 
 /// What became of it.
@@ -25,9 +27,12 @@ pub(crate) enum Deed {
 pub(crate) struct Done {
     /// So many bytes, of those asked for that the file has, are in the cache now; pinned, if that was asked for.
     pub(crate) bytes: u64,
-    /// So many of them came from servers, and from the source.
+    /// So many of them came from servers, and from the source. Of a look: so many that are not in the cache are believed to be
+    /// with servers.
     pub(crate) remote: u64,
     pub(crate) source: u64,
+    /// So many of them are pinned.
+    pub(crate) pinned: u64,
 }
 
 /// The most bytes for one call.
@@ -40,9 +45,10 @@ struct Argument {
     /// In bytes. Without meaning for what is done to whole files, and in answers.
     offset: u64,
     len: u64,
-    /// For answers: how much of `len` came from servers, and from the source.
+    /// For answers, as in [`Done`].
     remote: u64,
     source: u64,
+    pinned: u64,
 }
 
 /// Nobody else's letter (Documentation/userspace-api/ioctl/ioctl-number.rst).
@@ -52,6 +58,7 @@ const WARM: Opcode = opcode::read_write::<Argument>(GROUP, 1);
 const PIN: Opcode = opcode::read_write::<Argument>(GROUP, 2);
 const UNPIN: Opcode = opcode::read_write::<Argument>(GROUP, 3);
 const DROP: Opcode = opcode::read_write::<Argument>(GROUP, 4);
+const LOOK: Opcode = opcode::read_write::<Argument>(GROUP, 5);
 
 /// Has `deed` done to `len` bytes at `offset` of a file of a mount.
 ///
@@ -64,7 +71,7 @@ pub(crate) fn call(
     offset: u64,
     len: usize,
 ) -> Result<Done, Errno> {
-    let mut argument = Argument { offset, len: len as u64, remote: 0, source: 0 };
+    let mut argument = Argument { offset, len: len as u64, remote: 0, source: 0, pinned: 0 };
     // SAFETY: each opcode is made for an `Argument`, which the kernel reads and writes as bytes; any bytes are one. Files
     // of others know no such opcode, or take it for one with an argument of that size.
     let result = unsafe {
@@ -73,27 +80,34 @@ pub(crate) fn call(
             Deed::Pin => ioctl(file, Updater::<{ PIN }, _>::new(&mut argument)),
             Deed::Unpin => ioctl(file, Updater::<{ UNPIN }, _>::new(&mut argument)),
             Deed::Drop => ioctl(file, Updater::<{ DROP }, _>::new(&mut argument)),
+            Deed::Look => ioctl(file, Updater::<{ LOOK }, _>::new(&mut argument)),
         }
     };
-    let Argument { len: bytes, remote, source, .. } = argument;
-    result.map(|()| Done { bytes, remote, source })
+    let Argument { len: bytes, remote, source, pinned, .. } = argument;
+    result.map(|()| Done { bytes, remote, source, pinned })
 }
 
 /// A call as the daemon receives it: what is to be done to which bytes. None if it is not one of ours.
 pub(crate) fn received(opcode: u32, argument: &[u8]) -> Option<(Deed, (u64, usize))> {
-    let deeds = [(WARM, Deed::Warm), (PIN, Deed::Pin), (UNPIN, Deed::Unpin), (DROP, Deed::Drop)];
+    let deeds = [
+        (WARM, Deed::Warm),
+        (PIN, Deed::Pin),
+        (UNPIN, Deed::Unpin),
+        (DROP, Deed::Drop),
+        (LOOK, Deed::Look),
+    ];
     let (_, deed) = deeds.into_iter().find(|&(known, _)| known == Opcode::from(opcode))?;
     let Argument { offset, len, .. } = Argument::read_from_bytes(argument).ok()?;
     Some((deed, (offset, usize::try_from(len).ok()?.min(LEN_MAX))))
 }
 
 /// The answer to a call.
-pub(crate) fn answer(Done { bytes, remote, source }: Done) -> impl AsRef<[u8]> {
+pub(crate) fn answer(Done { bytes, remote, source, pinned }: Done) -> impl AsRef<[u8]> {
     struct Answer(Argument);
     impl AsRef<[u8]> for Answer {
         fn as_ref(&self) -> &[u8] {
             self.0.as_bytes()
         }
     }
-    Answer(Argument { offset: 0, len: bytes, remote, source })
+    Answer(Argument { offset: 0, len: bytes, remote, source, pinned })
 }

@@ -1,5 +1,6 @@
 //! `rampool warm`, `pin`, `unpin`, `drop`: what is done to the cached blocks of single files, by way of the files themselves.
 
+pub(crate) mod cached;
 pub(crate) mod call;
 mod walk;
 
@@ -188,7 +189,7 @@ fn progress(in_bytes: bool) -> ProgressBar {
 
 impl Account {
     /// A piece of a file.
-    fn note(&self, call::Done { bytes, remote, source }: call::Done) {
+    fn note(&self, call::Done { bytes, remote, source, .. }: call::Done) {
         let source = source.min(bytes);
         let remote = remote.min(bytes - source);
         for (from, bytes) in self.came.iter().zip([bytes - source - remote, remote, source]) {
@@ -214,7 +215,7 @@ impl Account {
             Deed::Warm => "warmed",
             Deed::Pin => "pinned",
             Deed::Unpin => "unpinned",
-            Deed::Drop => "dropped",
+            Deed::Drop | Deed::Look => "dropped",
         };
         let mut text = format!("{what} {files} {}", if files == 1 { "file" } else { "files" });
         if matches!(deed, Deed::Warm | Deed::Pin) {

@@ -147,6 +147,12 @@ impl LocalCache {
         self.shard(key).lock().peek(key).is_some()
     }
 
+    /// Whether the block is here, and then, whether it is pinned; not a use.
+    pub(crate) fn holds(&self, key: BlockKey) -> Option<bool> {
+        let shard = self.shard(key).lock();
+        shard.peek(key).map(|_| shard.is_pinned(key))
+    }
+
     /// Observes the write epoch of `key`, before its bytes are read from somewhere.
     pub(crate) fn observe(&self, key: BlockKey) -> Option<Seen> {
         self.epochs.observe(key)

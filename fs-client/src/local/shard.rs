@@ -72,6 +72,11 @@ impl Shard {
         self.pinned.len()
     }
 
+    /// Whether a block is pinned.
+    pub(super) fn is_pinned(&self, key: BlockKey) -> bool {
+        self.pinned.contains_key(&key)
+    }
+
     /// Pins a block that is here. False if it is not, or no more can be pinned.
     pub(super) fn pin(&mut self, key: BlockKey) -> bool {
         if self.pinned.contains_key(&key) {

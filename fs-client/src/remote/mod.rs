@@ -299,7 +299,6 @@ impl Tier {
     }
 
     /// Whether a block is lent, as far as is known.
-    #[cfg(all(test, feature = "shuttle"))]
     pub(crate) fn has_lent(&self, key: BlockKey) -> bool {
         self.shared.lent(key).is_some()
     }

@@ -118,6 +118,12 @@ fn what_is_pinned_stays_whatever_else_is_read() {
     read_at_random(&mounted.path("other"), &other, 20_000, 3, |_| {});
     assert_eq!(read(&mounted, "pinned"), 0);
 
+    let cached = act(&mounted, &["cached"], &["pinned", ""]);
+    assert_eq!(cached[0]["pinned_bytes"], 3 * MIB, "{cached}");
+    assert_eq!((&cached[1]["files"], &cached[1]["bytes"]), (&2.into(), &(63 * MIB).into()));
+    let here = cached[1]["cached_bytes"].as_u64().unwrap();
+    assert_eq!(here, mounted.number("/cache/blocks") * 4096);
+
     act(&mounted, &["unpin"], &["pinned"]);
     assert_eq!(mounted.number("/cache/pinned_blocks"), 0);
     read_at_random(&mounted.path("other"), &other, 60_000, 4, |_| {});
@@ -161,7 +167,10 @@ fn what_is_dropped_comes_from_the_source_and_not_from_servers() {
     mounted.wait_until("blocks are lent", |status| {
         status["remote"]["lent_blocks"].as_u64() > Some(1000)
     });
+    let lent = || act(&mounted, &["cached", "--each"], &["a"])[0]["lent_bytes"].as_u64().unwrap();
+    assert!(lent() > MIB as u64);
     act(&mounted, &["drop"], &["a"]);
+    assert_eq!(lent(), 0);
     assert_eq!(mounted.number("/cache/blocks"), 0);
     let before = mounted.number("/layers/remote/bytes");
     assert_eq!(read(&mounted, "a"), 40 * MIB as u64);
