@@ -10,12 +10,14 @@
 # make bench    the quick plan, from nothing to a report; needs root
 # make packages .deb and .rpm, into target/packages
 # make try-packages  install them into a clean Debian, make a pool of two such machines, remove them; needs root
+# make try-ansible   the Ansible role, on three clean Debians with systemd; needs root
 # make try-watch    metrics, alerts and dashboard, with a real Prometheus; needs root
+# make lab      two virtual machines (QEMU), one lends to the other, and its power is cut; needs root, a quarter of an hour
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo
 
-.PHONY: all demo test races conformance micro crash faults trees lending bench performance packages try-packages try-watch ci fuzz tools clean
+.PHONY: all demo test races conformance micro crash faults trees lending bench performance packages try-packages try-ansible try-watch lab ci fuzz tools clean
 
 all:
 	$(CARGO) build --release --workspace
@@ -88,6 +90,12 @@ try-watch: all
 
 try-packages: packages
 	deploy/try-packages
+
+try-ansible: packages
+	deploy/try-ansible
+
+lab: packages
+	deploy/lab/run
 
 ci:
 	.ci/run

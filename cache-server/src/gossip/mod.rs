@@ -114,7 +114,7 @@ impl Gossip {
 }
 
 /// The address at which other machines find a server that listens at `listen`: the one from which this machine talks to
-/// others, if it listens at all of them.
+/// others, if it listens at all of them; without a route to all others the first of its interfaces.
 pub(crate) fn own_address(listen: SocketAddr) -> SocketAddr {
     if !listen.ip().is_unspecified() {
         return listen;
@@ -131,5 +131,29 @@ pub(crate) fn own_address(listen: SocketAddr) -> SocketAddr {
     };
     let ours = UdpSocket::bind((listen.ip(), 0))
         .and_then(|socket| socket.connect(far).and_then(|()| socket.local_addr()));
-    SocketAddr::new(ours.map_or(loopback, |ours| ours.ip()), listen.port())
+    let ours = ours.map(|ours| ours.ip()).ok().or_else(|| first_address(listen.is_ipv4()));
+    SocketAddr::new(ours.unwrap_or(loopback), listen.port())
+}
+
+/// The first address of an interface that others can reach.
+fn first_address(of_version_4: bool) -> Option<IpAddr> {
+    use nix::net::if_::InterfaceFlags;
+    let usable = |interface: &nix::ifaddrs::InterfaceAddress| {
+        interface.flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)
+            && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+    };
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(found), _) if of_version_4 => Some(found.ip().into()),
+            (_, Some(found)) if !of_version_4 => Some(found.ip().into()),
+            _ => None,
+        }
+    };
+    let is_local = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    interfaces.filter(usable).filter_map(address).find(|address| !is_local(address))
 }
