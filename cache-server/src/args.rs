@@ -399,7 +399,7 @@ fn default_listen() -> String {
 
 /// An address with or without a port, or a name that has one.
 fn resolve_address(text: &str) -> anyhow::Result<SocketAddr> {
-    if let Ok(address) = text.parse::<IpAddr>() {
+    if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok((address, PORT_DEFAULT).into());
     }
     let named = if text.contains(':') {
@@ -448,6 +448,7 @@ mod tests {
             ("127.0.0.1:80", "127.0.0.1:80"),
             ("127.0.0.1", "127.0.0.1:7167"),
             ("::1", "[::1]:7167"),
+            ("[::]", "[::]:7167"),
             ("[::1]:5", "[::1]:5"),
         ] {
             assert_eq!(resolve_address(text).unwrap(), address.parse().unwrap(), "{text}");

@@ -14,7 +14,7 @@ use rampool_protocol::endpoint::PORT_DEFAULT;
 
 use crate::args::{RevokeArgs, TokenArgs};
 use crate::gossip;
-use crate::status::{Report, find_socket};
+use crate::status::{Report, find_any_socket};
 
 /// Who this server is.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub(crate) fn token(args: &TokenArgs) -> anyhow::Result<()> {
 
 /// Where others find the server of this machine: as it says itself, if it runs.
 fn own_address() -> String {
-    let says = fetch(&find_socket(PORT_DEFAULT)).ok();
+    let says = fetch(&find_any_socket()).ok();
     let report = says.and_then(|document| serde_json::from_str::<Report>(&document).ok());
     let advertised = report.map(|report| report.advertised().to_owned());
     let guessed = || {

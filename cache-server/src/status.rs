@@ -16,6 +16,7 @@ use rampool_cli::status;
 use rampool_protocol::block::BLOCK_SIZE;
 use rampool_protocol::certs::Credentials;
 use rampool_protocol::control::{Member, Standing};
+use rampool_protocol::endpoint::PORT_DEFAULT;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -185,6 +186,22 @@ pub(crate) fn find_socket(port: u16) -> PathBuf {
     let of_service = Path::new(SERVICE_DIRECTORY).join(socket_name(port));
     let is_served = UnixStream::connect(&own).is_ok();
     if !is_served && of_service.exists() { of_service } else { own }
+}
+
+/// The socket of the server that runs here: of the one at the usual port, or else of any.
+pub(crate) fn find_any_socket() -> PathBuf {
+    let usual = find_socket(PORT_DEFAULT);
+    if UnixStream::connect(&usual).is_ok() {
+        return usual;
+    }
+    let own = default_socket(PORT_DEFAULT);
+    let places = [own.parent(), Some(Path::new(SERVICE_DIRECTORY))];
+    let sockets = places.into_iter().flatten().filter_map(|place| std::fs::read_dir(place).ok());
+    let is_server = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("server-") && UnixStream::connect(path).is_ok()
+    };
+    sockets.flatten().flatten().map(|entry| entry.path()).find(is_server).unwrap_or(usual)
 }
 
 fn socket_name(port: u16) -> String {

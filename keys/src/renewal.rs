@@ -96,12 +96,26 @@ impl Keys {
         let mut ask_at = Instant::now() + ASK_FIRST.mul_f64(rand::random());
         let mut warn_at = Instant::now();
         let mut before = seen.clone();
+        // The list that holds though it could not be written.
+        let mut unwritten = 0;
         while pause(LOOK_EVERY) {
             if Instant::now() >= ask_at {
                 ask_at = Instant::now() + ASK_EVERY;
-                if let Err(why) = self.renew(SystemTime::now()) {
-                    debug!("{why:#}");
-                    warn_at = self.warn(&why, warn_at);
+                match self.renew(SystemTime::now()) {
+                    Ok(None) => {}
+                    Ok(Some(identity)) if identity.revoked().number() > unwritten => {
+                        unwritten = identity.revoked().number();
+                        warn!(
+                            "what was revoked holds, but cannot be written to {} and is forgotten at the next start",
+                            self.dir.display()
+                        );
+                        changed(identity);
+                    }
+                    Ok(Some(_)) => {}
+                    Err(why) => {
+                        debug!("{why:#}");
+                        warn_at = self.warn(&why, warn_at);
+                    }
                 }
             }
             let now = self.stamp();
@@ -111,6 +125,7 @@ impl Keys {
                 match Identity::load(&self.dir, self.role) {
                     Ok(identity) => {
                         info!("the keys in {} were read anew", self.dir.display());
+                        unwritten = 0;
                         changed(identity);
                     }
                     Err(why) => warn!("the old keys stay in use: {why}"),
@@ -120,11 +135,11 @@ impl Keys {
         }
     }
 
-    /// Renews what is due, and fetches what was revoked.
+    /// Renews what is due, and fetches what was revoked. Returns what holds from here on if it could not be written.
     ///
     /// # Errors
     /// The keys in the directory cannot be used, or changed; the server with the authority's key cannot be asked.
-    fn renew(&self, now: SystemTime) -> anyhow::Result<()> {
+    fn renew(&self, now: SystemTime) -> anyhow::Result<Option<Identity>> {
         let identity = Identity::load(&self.dir, self.role)?;
         let is_due = is_due(identity.facts(), now);
         if let Some(authority) = Authority::find(&self.dir)? {
@@ -132,13 +147,13 @@ impl Keys {
                 let certificate = authority.renew_own(identity.facts())?;
                 self.put(CERT_FILE, "CERTIFICATE", certificate.der())?;
             }
-            return Ok(());
+            return Ok(None);
         }
         let Some(server) = known_server(&self.dir)? else {
             if is_due {
                 bail!("nobody knows where to renew it; issue a new one with 'rampool keys issue'");
             }
-            return Ok(());
+            return Ok(None);
         };
         let message = ToServer::Renew { version: VERSION, certificate: is_due };
         let answer = call::authority(&server, &identity.client_config(), &message)?;
@@ -155,18 +170,19 @@ impl Keys {
         mut identity: Identity,
         certificate: Option<Vec<u8>>,
         revoked: Option<Vec<u8>>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<Identity>> {
         if let Some(certificate) = certificate {
             identity = identity.with_certificate(self.role, certificate.clone())?;
             self.put(CERT_FILE, "CERTIFICATE", &certificate)?;
         }
-        let Some(list) = revoked else { return Ok(()) };
+        let Some(list) = revoked else { return Ok(None) };
         let revoked = Revoked::from_der(list.clone()).map_err(anyhow::Error::msg)?;
-        if revoked.number() > identity.revoked().number() {
-            identity.with_revoked(self.role, revoked)?;
-            self.put(REVOKED_FILE, "X509 CRL", &list)?;
+        if revoked.number() <= identity.revoked().number() {
+            return Ok(None);
         }
-        Ok(())
+        let identity = identity.with_revoked(self.role, revoked)?;
+        // What is written is read anew. Where it cannot be, the machine is put out all the same.
+        Ok(self.put(REVOKED_FILE, "X509 CRL", &list).is_err().then_some(identity))
     }
 
     fn put(&self, file: &str, what: &str, der: &[u8]) -> anyhow::Result<()> {
@@ -195,5 +211,36 @@ impl Keys {
             Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
         };
         Stamp([CA_FILE, CERT_FILE, KEY_FILE, REVOKED_FILE].map(stamp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool;
+    use rampool_protocol::certs::Revoked;
+
+    #[test]
+    fn what_was_revoked_holds_even_where_it_cannot_be_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let pool = temp.path().join("pool");
+        assert!(pool::found(&pool).unwrap());
+        for (name, role) in [("lender", Role::Server), ("mount", Role::Client)] {
+            pool::issue(&pool, name, role, None, 30).unwrap();
+        }
+        Authority::load(&pool).unwrap().revoke("mount", None, SystemTime::now()).unwrap();
+        let list = Revoked::load(&pool).unwrap();
+        let der = pem::parse(fs::read(pool.join(REVOKED_FILE)).unwrap()).unwrap().into_contents();
+        let keys = Keys { dir: pool.join("lender"), role: Role::Server };
+        let identity = || Identity::load(&keys.dir, Role::Server).unwrap();
+
+        let lender = identity();
+        fs::create_dir_all(keys.dir.join(REVOKED_FILE).join("in the way")).unwrap();
+        let holds = keys.take(lender, None, Some(der.clone())).unwrap().unwrap();
+        assert_eq!(holds.revoked().number(), list.number());
+        fs::remove_dir_all(keys.dir.join(REVOKED_FILE)).unwrap();
+        assert!(keys.take(identity(), None, Some(der.clone())).unwrap().is_none(), "written");
+        assert_eq!(identity().revoked().number(), list.number());
+        assert!(keys.take(identity(), None, Some(der)).unwrap().is_none(), "nothing new");
     }
 }
