@@ -7,7 +7,6 @@ mod actions;
 mod arena;
 mod args;
 mod attributes;
-mod automount;
 mod background;
 mod behind;
 mod block;

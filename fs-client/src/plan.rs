@@ -249,19 +249,6 @@ fn check_source(path: &Path) -> Result<PathBuf, Failure> {
 
 fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
-    let found = mounts::canonical_mountpoint(path)
-        .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
-    // Nothing from here on may look into it.
-    let is_automount = mounts::is_automount(&found);
-    if is_automount && found.starts_with(source) {
-        return Err(Failure::usage(format!(
-            "mountpoint {shown} lies in the source, and is mounted when somebody looks at it, which would be the mount itself; \
-             mount it outside, or without x-systemd.automount"
-        )));
-    }
-    if is_automount {
-        return Ok(found);
-    }
     let found = fs::canonicalize(path)
         .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
     if !found.is_dir() {
@@ -303,10 +290,8 @@ fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
 
 /// Takes away all mounts of ours at `path` whose daemons are dead. They may cover the source.
 fn clear_dead_mounts(path: &Path) -> Result<(), Failure> {
-    let is_automount =
-        || mounts::canonical_mountpoint(path).is_ok_and(|found| mounts::is_automount(&found));
-    // What else is asked, the kernel may answer without the daemon. An automount point is not asked anything.
-    while !is_automount() && rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN) {
+    // What else is asked, the kernel may answer without the daemon.
+    while rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN) {
         clear_dead_mount(path)?;
     }
     Ok(())

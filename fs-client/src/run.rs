@@ -16,7 +16,6 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::automount::Stage;
 use crate::behind::Behind;
 use crate::caller::may_act;
 use crate::control;
@@ -33,7 +32,7 @@ use crate::kept;
 use crate::local::{Evicted, LocalCache, Size};
 use crate::memory::{Memory, Shares, memory_here};
 use crate::metrics::Metrics;
-use crate::mounts::{UnmountFlags, is_automount, unmount_at};
+use crate::mounts::{UnmountFlags, unmount_at};
 use crate::pins::Pins;
 use crate::plan::{Membership, Plan};
 use crate::profile::Profiles;
@@ -124,10 +123,8 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
     }
     let device = Device::new();
     let front = FuseFront::new(filesystem.clone(), device);
-    let cannot = |error: std::io::Error| cannot_mount(&plan.mountpoint, &error);
-    let stage = is_automount(&plan.mountpoint).then(Stage::new).transpose().map_err(cannot)?;
-    let at = stage.as_ref().map_or(plan.mountpoint.as_path(), Stage::path);
-    let session = Session::new(front, at, &fuse_config(plan)).map_err(cannot)?;
+    let session = Session::new(front, &plan.mountpoint, &fuse_config(plan))
+        .map_err(|error| cannot_mount(&plan.mountpoint, &error))?;
     device.set(session.as_fd()).map_err(system("cannot copy a descriptor"))?;
     filesystem.remote.begins().map_err(system("cannot remove what the last run has left"))?;
     let serving = std::thread::Builder::new()
@@ -136,9 +133,6 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
             let _ = tell.send(Event::Unmounted(session.run()));
         })
         .map_err(system("cannot start a thread"))?;
-    if let Some(stage) = stage {
-        stage.put_over(&plan.mountpoint).map_err(cannot)?;
-    }
 
     rampool_cli::say!(
         "rampool: {} is mounted at {} with a cache of {}{}",
@@ -178,12 +172,9 @@ fn build(plan: &Plan) -> Result<Filesystem, Failure> {
     let mut source = Source::open(&plan.source).map_err(|error| {
         Failure::usage(format!("source {}: {}", plan.source.display(), std::io::Error::from(error)))
     })?;
-    // An automount point lies elsewhere, and must not be looked at.
-    if !is_automount(&plan.mountpoint) {
-        source
-            .cover(&plan.mountpoint)
-            .map_err(|error| cannot_mount(&plan.mountpoint, &error.into()))?;
-    }
+    source
+        .cover(&plan.mountpoint)
+        .map_err(|error| cannot_mount(&plan.mountpoint, &error.into()))?;
     let root = source.root().map_err(|error| Failure::system(std::io::Error::from(error)))?;
     let root_stat =
         Stat::of(root.as_fd()).map_err(|error| Failure::system(std::io::Error::from(error)))?;

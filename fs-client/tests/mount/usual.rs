@@ -1,9 +1,7 @@
 //! Mounted the usual ways: by mount(8), from /etc/fstab, from a configuration.
 
 use std::fs;
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -334,46 +332,4 @@ fn a_mount_is_found_by_a_link_to_it_and_by_what_is_in_it() {
     run(rampool().arg("umount").arg(&link));
     let mut daemon = daemon;
     assert!(wait_for_exit(&mut daemon).success());
-}
-
-/// Puts an automount point where nobody ever answers: who looks at it waits for ever.
-fn make_automount(mountpoint: &Path) -> (OwnedFd, OwnedFd) {
-    let (reads, tells) = rustix::pipe::pipe().unwrap();
-    // A process group that is not that of anybody here.
-    let mut sleeper = Command::new("sleep").arg("0").process_group(0).spawn().unwrap();
-    let options =
-        format!("fd={},pgrp={},minproto=5,maxproto=5,direct", tells.as_raw_fd(), sleeper.id());
-    let options = std::ffi::CString::new(options).unwrap();
-    let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("nobody", mountpoint, "autofs", flags, Some(options.as_c_str())).unwrap();
-    sleeper.wait().unwrap();
-    (reads, tells)
-}
-
-#[test]
-fn an_automount_point_is_mounted_over_without_being_looked_at() {
-    if !is_root() || !fs::read_to_string("/proc/filesystems").unwrap().contains("autofs") {
-        return;
-    }
-    let mut mounted = with_a_file();
-    let _waiting = make_automount(&mounted.mountpoint);
-    mounted.mount(&[]);
-    assert_eq!(fs::read_to_string(mounted.path("f")).unwrap(), "here");
-    assert_eq!(mounted.status()["source"], mounted.source.to_str().unwrap());
-    let left = fs::read_dir("/run/rampool").unwrap().flatten();
-    let left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
-    assert!(!left.iter().any(|name| name.starts_with("stage-")), "{left:?}");
-    mounted.unmount();
-
-    // In its own source, it would wait for itself.
-    let inside = mounted.source.join("inside");
-    fs::create_dir(&inside).unwrap();
-    let _waiting = make_automount(&inside);
-    let refused = rampool().arg("mount").args([&mounted.source, &inside]).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    let says = String::from_utf8_lossy(&refused.stderr);
-    assert!(says.contains("lies in the source"), "{says}");
-    for at in [&inside, &mounted.mountpoint] {
-        rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH).unwrap();
-    }
 }
