@@ -75,14 +75,15 @@ impl Ready {
         }
         // SAFETY: as above. fusermount3, which may be started, has no use for it.
         unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-        // A session of its own: no signals from the terminal that it was started from.
-        let _ = rustix::process::setsid();
         // SAFETY: the descriptor is open and was left to this process for this purpose alone.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
     }
 
     /// Says so, and lets go of the terminal.
     pub(crate) fn tell(self) {
+        // A session of its own: no signals from the terminal that it was started from. Not before it is mounted: on an
+        // automount point all wait for that but systemd's own process group, in which mount(8) was started.
+        let _ = rustix::process::setsid();
         if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
             let _ = rustix::stdio::dup2_stdin(&null);
             let _ = rustix::stdio::dup2_stdout(&null);

@@ -24,6 +24,11 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
     mounted_type(path).is_some()
 }
 
+/// Whether this directory waits for something to be mounted over it.
+pub(crate) fn is_automount(path: &Path) -> bool {
+    mounted_type(path).is_some_and(|kind| kind == "autofs")
+}
+
 fn mounted_type(path: &Path) -> Option<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let wanted = escaped(path);

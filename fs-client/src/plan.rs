@@ -273,7 +273,7 @@ fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
     if same {
         return Ok(found);
     }
-    if mounts::is_mount_root(&found) {
+    if mounts::is_mount_root(&found) && !mounts::is_automount(&found) {
         return Err(Failure::mount(format!(
             "mountpoint {shown} is busy: something else is mounted there"
         )));

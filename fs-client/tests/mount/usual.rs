@@ -1,9 +1,11 @@
 //! Mounted the usual ways: by mount(8), from /etc/fstab, from a configuration.
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -332,4 +334,33 @@ fn a_mount_is_found_by_a_link_to_it_and_by_what_is_in_it() {
     run(rampool().arg("umount").arg(&link));
     let mut daemon = daemon;
     assert!(wait_for_exit(&mut daemon).success());
+}
+
+#[test]
+fn an_automount_point_is_mounted_over_by_the_group_that_it_waits_for() {
+    if !is_root() || !fs::read_to_string("/proc/filesystems").unwrap().contains("autofs") {
+        return;
+    }
+    let mounted = with_a_file();
+    let mut waits = Command::new("sh");
+    let script = "read -r _; exec \"$@\"";
+    let program = rampool().get_program().to_owned();
+    waits.args(["-c", script, "sh"]).arg(program).args(["mount", "-d", "--server", "none"]);
+    waits.args(["--cache-size", SMALL_CACHE]).args([&mounted.source, &mounted.mountpoint]);
+    let mut group = waits.process_group(0).stdin(Stdio::piped()).spawn().unwrap();
+
+    // Whoever looks there and is not of this group waits for ever: nobody reads what the kernel asks for.
+    let (reads, tells) = rustix::pipe::pipe().unwrap();
+    let (fd, pgrp) = (tells.as_raw_fd(), group.id());
+    let options = format!("fd={fd},pgrp={pgrp},minproto=5,maxproto=5,direct");
+    let options = std::ffi::CString::new(options).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("none", &mounted.mountpoint, "autofs", flags, Some(options.as_c_str()))
+        .unwrap();
+    drop(group.stdin.take());
+    assert!(wait_for_exit(&mut group).success());
+    assert_eq!(fs::read_to_string(mounted.path("f")).unwrap(), "here");
+    run(rampool().arg("umount").arg(&mounted.mountpoint));
+    rustix::mount::unmount(&mounted.mountpoint, rustix::mount::UnmountFlags::DETACH).unwrap();
+    drop((reads, tells));
 }
