@@ -78,18 +78,25 @@ impl Filesystem {
     }
 
     /// Lets go of pinned blocks that nobody can ask for any more: of files that have changed, and of those that are gone.
-    pub(crate) fn tidy_pins(&self) {
+    /// `turn` rises from one time to the next.
+    pub(crate) fn tidy_pins(&self, turn: usize) {
+        /// The source is asked after so many files at a time whether they are still there.
+        const ASKED: usize = 64;
         let mut gone = Vec::new();
-        for (&id, pin) in &mut *self.pins.0.lock() {
+        let mut pins = self.pins.0.lock();
+        let turns = pins.len().div_ceil(ASKED).max(1);
+        for (n, (&id, pin)) in pins.iter_mut().enumerate() {
             let key = pin.inode.contents.key();
             if key != pin.key {
                 self.cache.unpin(pin.key);
                 pin.key = key;
             }
-            if pin.inode.is_pinned() || pin.inode.node().is_err() {
+            let is_asked = n / ASKED == turn % turns;
+            if pin.inode.is_pinned() || is_asked && pin.inode.node().is_err() {
                 gone.push(id);
             }
         }
+        drop(pins);
         gone.into_iter().for_each(|id| self.unpin(id));
     }
 

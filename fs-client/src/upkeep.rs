@@ -32,9 +32,11 @@ impl Upkeep {
         std::thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
             // Dropped at the end: the one who waits for that sees it.
             let _ended = ended;
+            let mut turn = 0;
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 let_go_of_pages(&filesystem, &stopped);
-                filesystem.tidy_pins();
+                filesystem.tidy_pins(turn);
+                turn += 1;
                 filesystem.cache.settle();
                 if filesystem.inodes.shrink() {
                     give_back();
