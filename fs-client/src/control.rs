@@ -1,7 +1,7 @@
 //! What a mount is asked and told over its socket: for its status, to use another amount of memory, which files it reads.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use rampool_cli::size::ByteSize;
@@ -44,18 +44,21 @@ pub(crate) struct LimitArgs {
 }
 
 /// The daemon's answer.
-pub(crate) fn answer(facts: &Facts, filesystem: &Arc<Filesystem>, line: &str) -> String {
-    if line.is_empty() {
-        return status::document(facts, filesystem);
-    }
+pub(crate) fn answer(facts: &Facts, mount: &Weak<Filesystem>, line: &str) -> String {
     let refuse = |why: String| json!({ "error": why }).to_string();
+    let Some(filesystem) = mount.upgrade() else { return refuse("the mount ends".to_owned()) };
+    if line.is_empty() {
+        return status::document(facts, &filesystem);
+    }
     match serde_json::from_str(line) {
         Ok(Request::CacheBytes(bytes)) => match filesystem.limit(ByteSize(bytes)) {
             Ok(()) => json!({ "cache_bytes": bytes }).to_string(),
             Err(why) => refuse(why),
         },
         Ok(Request::ProfileSeconds(seconds)) if (0.0..=PROFILE_SECONDS_MAX).contains(&seconds) => {
-            let files = profile(&Arc::downgrade(filesystem), Duration::from_secs_f64(seconds));
+            // The mount may end meanwhile.
+            drop(filesystem);
+            let files = profile(mount, Duration::from_secs_f64(seconds));
             json!({ "source": facts.source, "files": files }).to_string()
         }
         _ => refuse("the daemon does not know that; is it of another version?".to_owned()),

@@ -107,7 +107,7 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
     });
     let renewal = renewal.transpose().map_err(system("cannot start a thread"))?;
     let shown = (Arc::new(facts), filesystem.clone());
-    let asked = shown.clone();
+    let asked = (shown.0.clone(), Arc::downgrade(&filesystem));
     let document = move || status::document(&shown.0, &shown.1);
     let metrics = plan.metrics.map(|address| {
         Watched::serve(address, exported::METRICS, exported::HISTORY, document.clone()).map_err(
