@@ -163,7 +163,7 @@ fn keys_that_cannot_serve_are_refused_with_the_reason() {
         let dir = dir.to_str().unwrap();
         refused(&["--listen", "127.0.0.1:0", "--lend", "8M", "--keys", dir], 1, what);
     };
-    with(&pool.dir.path().join("nowhere"), "make one with 'rampool-server --init'");
+    with(&pool.dir.path().join("nowhere"), "'rampool-server --init' makes a pool");
     with(&pool.issue("client", Role::Client), "is not for a server");
     let expired = pool.issue_until("expired", Role::Server, SystemTime::now() - DAY);
     with(&expired, "check the clock or issue a new one");

@@ -1,10 +1,10 @@
 //! The memory cgroups that this process runs in, from its own up to the root: versions 1 and 2.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
+
+use crate::mountinfo::unescape;
 
 /// A memory cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,21 +120,6 @@ fn mounted(mounts: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, P
         let mut before = before.split(' ').skip(3);
         Some((unescape(before.next()?), unescape(before.next()?)))
     })
-}
-
-/// mountinfo writes blanks and backslashes as three octal digits; systemd's names are full of them.
-fn unescape(text: &str) -> PathBuf {
-    let mut path = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = after
-            .get(..3)
-            .filter(|_| byte == b'\\')
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        path.push(code.unwrap_or(byte));
-        rest = if code.is_some() { &after[3..] } else { after };
-    }
-    OsString::from_vec(path).into()
 }
 
 /// The cgroup `path`, and those above it that can be seen.

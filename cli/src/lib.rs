@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod generate;
 pub mod log;
 pub mod metrics;
+pub mod mountinfo;
 pub mod service;
 pub mod show;
 pub mod size;

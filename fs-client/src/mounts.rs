@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rampool_cli::mountinfo::{escape, unescape};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 pub(crate) use rustix::mount::UnmountFlags;
@@ -31,7 +32,7 @@ pub(crate) fn is_automount(path: &Path) -> bool {
 
 fn mounted_type(path: &Path) -> Option<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let wanted = escaped(path);
+    let wanted = escape(path);
     let mut mounted = table.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         let is_there = before.split(' ').nth(4)? == wanted;
@@ -82,7 +83,7 @@ fn held_by(table: &str, path: &Path) -> Option<Held> {
     let mut held: Option<Held> = None;
     for line in table.lines() {
         let Some((before, after)) = line.split_once(" - ") else { continue };
-        let Some(mountpoint) = before.split(' ').nth(4).map(unescaped) else { continue };
+        let Some(mountpoint) = before.split(' ').nth(4).map(unescape) else { continue };
         let depth = |path: &Path| path.components().count();
         // The last mount at a place covers the others.
         let is_nearer =
@@ -90,7 +91,7 @@ fn held_by(table: &str, path: &Path) -> Option<Held> {
         if path.starts_with(&mountpoint) && is_nearer {
             let source =
                 after.strip_prefix("fuse.rampool ").and_then(|rest| rest.split(' ').next());
-            held = Some(Held { source: source.map(unescaped), mountpoint });
+            held = Some(Held { source: source.map(unescape), mountpoint });
         }
     }
     held
@@ -105,7 +106,7 @@ pub(crate) fn holding(path: &Path) -> Option<PathBuf> {
 /// What else is mounted below this directory.
 pub(crate) fn below(path: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mountpoints = table.lines().filter_map(|line| line.split(' ').nth(4).map(unescaped));
+    let mountpoints = table.lines().filter_map(|line| line.split(' ').nth(4).map(unescape));
     mountpoints.filter(|at| at != path && at.starts_with(path)).collect()
 }
 
@@ -160,36 +161,6 @@ fn unmount_as_user(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Errno> 
         // It does not say why; that files are open is by far the most likely.
         _ => Err(Errno::BUSY),
     }
-}
-
-/// A path as `/proc/self/mountinfo` shows it (proc(5)).
-fn escaped(path: &Path) -> String {
-    path.to_string_lossy()
-        .replace('\\', "\\134")
-        .replace(' ', "\\040")
-        .replace('\t', "\\011")
-        .replace('\n', "\\012")
-}
-
-/// The reverse: three octal digits behind each backslash.
-fn unescaped(text: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt as _;
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if first == b'\\' => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
 }
 
 #[cfg(test)]

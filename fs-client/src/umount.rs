@@ -24,9 +24,9 @@ pub(crate) fn umount(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Failu
     let at = found.as_deref().unwrap_or(mountpoint);
     mounts::unmount_at(at, flags).map_err(|error| {
         let why = match error {
-            Errno::INVAL => "nothing is mounted there".to_owned(),
+            Errno::INVAL => nothing(at),
             Errno::BUSY => match &found {
-                Ok(path) if !mounts::is_mounted(path) => "nothing is mounted there".to_owned(),
+                Ok(path) if !mounts::is_mounted(path) => nothing(path),
                 Ok(path) => {
                     let holders = holders::of(path, daemon.as_ref().map(Daemon::pid));
                     format!("{holders} (see --lazy)")
@@ -51,4 +51,11 @@ pub(crate) fn umount(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Failu
         Err(error) => tracing::debug!(%error, "the daemon is not waited for"),
     }
     Ok(())
+}
+
+/// That nothing is mounted at `path`, and what mount of ours holds it.
+fn nothing(path: &Path) -> String {
+    let holding = mounts::holding(path);
+    let holding = holding.map(|at| format!("; it lies on the mount at {}", at.display()));
+    format!("nothing is mounted there{}", holding.unwrap_or_default())
 }

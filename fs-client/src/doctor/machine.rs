@@ -1,9 +1,11 @@
 //! Kernel, memory, sockets and clock.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use rampool_cli::cgroup::Cgroup;
 use rampool_cli::size::ByteSize;
 use rampool_protocol::endpoint;
 use rustix::process::{Resource, getrlimit};
@@ -87,7 +89,13 @@ fn memory() -> Finding {
     let (Some(total), Some(available)) = (field("MemTotal:"), field("MemAvailable:")) else {
         return Finding::warning(WHAT, "/proc/meminfo cannot be read", "mount /proc");
     };
-    let found = format!("{} of {} are available", ByteSize(available), ByteSize(total));
+    let mut found = format!("{} of {} are available", ByteSize(available), ByteSize(total));
+    let cgroups = Cgroup::own();
+    let limits = cgroups.iter().filter_map(|cgroup| Some((cgroup, cgroup.limit()?)));
+    let narrow = limits.filter(|&(_, limit)| limit < total).min_by_key(|&(_, limit)| limit);
+    if let Some((cgroup, limit)) = narrow {
+        let _ = write!(found, "; {} in the cgroup {cgroup}", ByteSize(limit));
+    }
     if available < total / 10 {
         let advice = "choose a --cache-size well below that; what it lacks, servers lend";
         return Finding::warning(WHAT, found, advice);

@@ -108,6 +108,10 @@ fn in_the_background_it_returns_when_the_mount_answers_and_tells_what_failed() {
     let output =
         rampool().args(["mount", "-d"]).args([&place.source, &place.mountpoint]).output().unwrap();
     expect(&output, 32, "is busy");
+    let output = rampool().arg("umount").arg(place.path("f")).output().unwrap();
+    let lies =
+        format!("nothing is mounted there; it lies on the mount at {}", place.mountpoint.display());
+    expect(&output, 32, &lies);
     run(rampool().arg("umount").arg(&place.mountpoint));
     assert!(!place.path("f").exists());
     let output = rampool().arg("umount").arg(&place.mountpoint).output().unwrap();

@@ -382,7 +382,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, KeysError> {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "; join a pool with 'rampool join TOKEN' or 'rampool-server join TOKEN', make one with 'rampool-server --init', or see 'rampool keys'"
+            "; 'rampool-server --init' makes a pool, 'rampool-server join TOKEN' and 'rampool join TOKEN' join one; see also 'rampool keys --help'"
         }
         io::ErrorKind::PermissionDenied => "; they must belong to the user who runs this",
         _ => "",
