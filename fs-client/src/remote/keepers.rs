@@ -72,6 +72,10 @@ impl Keepers {
 
     /// Ends all connections.
     pub(super) async fn end(self) {
+        // First, or they would try again.
+        for task in self.kept.values().filter_map(|kept| kept.task.as_ref()) {
+            task.abort();
+        }
         self.endpoints.end().await;
     }
 
