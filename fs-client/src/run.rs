@@ -151,11 +151,13 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
     let result = wait(&plan.mountpoint, &events, || reload.reload(&filesystem));
     service::ends();
     drop((socket, metrics, upkeep, renewal));
-    if result.is_ok() {
+    if let Ok(Served::Whole) = result {
         let _ = serving.join();
         kept::save(&filesystem);
     }
-    result
+    // Others may hold the filesystem for a while yet: the end of this process does not wait for them.
+    filesystem.remote.end();
+    result.map(|_| ())
 }
 
 fn build(plan: &Plan) -> Result<Filesystem, Failure> {
@@ -270,7 +272,7 @@ fn wait(
     mountpoint: &Path,
     events: &Receiver<Event>,
     mut reload: impl FnMut(),
-) -> Result<(), Failure> {
+) -> Result<Served, Failure> {
     loop {
         match events.recv() {
             Ok(Event::Unmounted(result)) => return served(result),
@@ -301,22 +303,28 @@ fn wait(
         match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Unmounted(result)) => return served(result),
             Ok(Event::End | Event::Reload) => {}
-            // Files are still open: the end of this process closes the connection to the kernel,
-            // which fails what is left.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                std::process::exit(0);
+                return Ok(Served::InPart);
             }
         }
     }
 }
 
+/// What was served of a mount that ends.
+enum Served {
+    /// All of it.
+    Whole,
+    /// Files are still open: the end of this process closes the connection to the kernel, which fails what is left.
+    InPart,
+}
+
 /// How serving ended. A request that was on its way when the mount went is no failure.
-fn served(result: std::io::Result<()>) -> Result<(), Failure> {
+fn served(result: std::io::Result<()>) -> Result<Served, Failure> {
     match result {
         Err(error) if error.raw_os_error() != Some(Errno::CONNABORTED.raw_os_error()) => {
             Err(Failure::system(format!("the mount broke: {error}")))
         }
-        _ => Ok(()),
+        _ => Ok(Served::Whole),
     }
 }
 

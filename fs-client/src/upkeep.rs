@@ -30,8 +30,9 @@ impl Upkeep {
         let (stop, stopped) = channel();
         let (ended, end) = channel();
         std::thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
-            // Dropped at the end: the one who waits for that sees it.
+            // Dropped at the end, and last: the one who waits for that sees it.
             let _ended = ended;
+            let filesystem = filesystem;
             let mut turn = 0;
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 let_go_of_pages(&filesystem, &stopped);

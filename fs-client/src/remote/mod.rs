@@ -49,6 +49,7 @@ use crate::arena::Block;
 use crate::block::{BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
 use crate::pace::PacesReport;
+use crate::sync::Mutex;
 pub(crate) use asker::SourceRead;
 pub(crate) use fetch::{Held, OnTheWay, Outcome, Reader, Wanted, WayTo};
 use keepers::Keepers;
@@ -82,7 +83,7 @@ pub(crate) struct Tier {
     /// So many of them may wait.
     queue_max: AtomicUsize,
     stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     credentials: Option<watch::Sender<Credentials>>,
     key_file: Option<KeyFile>,
 }
@@ -146,7 +147,7 @@ impl Tier {
             offers: None,
             queue_max: AtomicUsize::new(0),
             stop,
-            thread: None,
+            thread: Mutex::default(),
             credentials: None,
             key_file: None,
         }
@@ -184,7 +185,8 @@ impl Tier {
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
         })?;
-        let (offers, thread, credentials) = (Some(offers), Some(thread), Some(credentials));
+        let (offers, thread, credentials) =
+            (Some(offers), Mutex::new(Some(thread)), Some(credentials));
         let queue_max = AtomicUsize::new(queue_max);
         Ok((Self { shared, offers, queue_max, stop, thread, credentials, key_file }, left))
     }
@@ -247,6 +249,17 @@ impl Tier {
         let entries = shared.lent.entries();
         let entries = entries.map(|part| part.into_iter().filter(is_known).collect());
         saved::save(&key_file.state_path(), &key_file.secret.signing_key(), &state, entries)
+    }
+
+    /// Says goodbye to the servers, which take back at once what they lent, unless it is to be found again, and ends the tier's
+    /// thread. From here on nothing is lent or found.
+    pub(crate) fn end(&self) {
+        self.stop.send_replace(true);
+        // The last holder may be a reader's answer: the tier's own thread cannot wait for itself.
+        let own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        if let Some(thread) = self.thread.lock().take().filter(|thread| !own(thread)) {
+            let _ = thread.join();
+        }
     }
 
     /// Offers a block that fell out of the local cache. Never waits: what finds no place in the
@@ -335,11 +348,6 @@ fn queued(offers: &mpsc::Sender<Offer>) -> usize {
 
 impl Drop for Tier {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
-        // The last holder may be a reader's answer: the tier's own thread cannot wait for itself.
-        let own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
-        if let Some(thread) = self.thread.take().filter(|thread| !own(thread)) {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }

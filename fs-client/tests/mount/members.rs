@@ -1,13 +1,10 @@
 //! A mount that is given one server, and learns of the others.
 
-use std::fs::{self, File};
+use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{
-    Keys, Mounted, SMALL_CACHE, Server, noise, rampool, read_at_random, run, wait_for_exit,
-    wait_until,
-};
+use crate::support::{Keys, Mounted, Server, noise, read_at_random, wait_until};
 
 /// Address and state of all servers that the mount knows.
 fn servers(status: &Value) -> Vec<(String, String)> {
@@ -91,20 +88,14 @@ fn a_server_with_two_addresses_is_one() {
 }
 
 #[test]
-fn a_mount_that_ends_does_not_try_again() {
+fn a_mount_that_ends_says_goodbye_and_does_not_try_again() {
     let keys = Keys::new();
     let server = Server::start(&keys.server(), "127.0.0.1:0");
-    let mounted = Mounted::prepare();
-    let log = mounted.source.with_file_name("log");
-    let mut daemon = rampool()
-        .args(["mount", "--cache-size", SMALL_CACHE, "--server", &server.address, "--keys"])
-        .args([&keys.client(), &mounted.source, &mounted.mountpoint])
-        .stderr(File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
-    let said = || fs::read_to_string(&log).unwrap();
-    wait_until("it is connected", || said().contains("INFO connected"));
-    run(rampool().arg("umount").arg(&mounted.mountpoint));
-    assert!(wait_for_exit(&mut daemon).success());
-    assert!(!said().contains("WARN"), "{}", said());
+    let mut mounted = Mounted::prepare();
+    mounted.mount_with_servers(&keys, &[&server.address], &[]);
+    mounted.wait_until("it is connected", |status| is(status, &server, "connected"));
+    mounted.unmount();
+    wait_until("the server knows", || server.said().contains("left: "));
+    assert!(server.said().contains("the mount ends"), "{}", server.said());
+    assert!(!mounted.said().contains("WARN"), "{}", mounted.said());
 }

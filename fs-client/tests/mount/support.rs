@@ -5,6 +5,7 @@ use std::io::{BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ pub(crate) struct Mounted {
     daemon: Option<Child>,
     /// Daemons whose mounts are gone.
     ending: Vec<Child>,
+    said: Said,
     _dir: TempDir,
 }
 
@@ -46,7 +48,14 @@ impl Mounted {
         let (source, mountpoint) = (dir.path().join("source"), dir.path().join("mount"));
         fs::create_dir(&source).unwrap();
         fs::create_dir(&mountpoint).unwrap();
-        Self { source, mountpoint, daemon: None, ending: Vec::new(), _dir: dir }
+        Self {
+            source,
+            mountpoint,
+            daemon: None,
+            ending: Vec::new(),
+            said: Said::default(),
+            _dir: dir,
+        }
     }
 
     /// Mounts it and waits until the mount answers.
@@ -69,7 +78,7 @@ impl Mounted {
             .spawn()
             .unwrap();
         let lines = BufReader::new(daemon.stderr.take().unwrap());
-        wait_for_line(lines, "is mounted at").expect("the mount answers");
+        wait_for_line(lines, "is mounted at", &self.said).expect("the mount answers");
         self.daemon = Some(daemon);
     }
 
@@ -106,6 +115,11 @@ impl Mounted {
     /// Waits until the status is as wanted.
     pub(crate) fn wait_until(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) {
         wait_until(what, || wanted(&self.status()));
+    }
+
+    /// What its daemons have said so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
     /// Kills the daemon as a crash would, and takes the dead mount away.
@@ -183,6 +197,7 @@ impl Keys {
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: String,
+    said: Said,
     _dir: TempDir,
 }
 
@@ -232,11 +247,17 @@ impl Server {
             .spawn()
             .unwrap();
         let lines = BufReader::new(process.stderr.take().unwrap());
-        let line = wait_for_line(lines, "listening on ").expect("the server listens");
+        let said = Said::default();
+        let line = wait_for_line(lines, "listening on ", &said).expect("the server listens");
         let (_, rest) = line.split_once("listening on ").unwrap();
         let (address, _) = rest.split_once(',').unwrap();
         let address = address.to_owned();
-        Self { process, address, _dir: dir }
+        Self { process, address, said, _dir: dir }
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -271,6 +292,9 @@ impl Drop for Server {
     }
 }
 
+/// All lines of a program, one after the other.
+type Said = Arc<Mutex<String>>;
+
 /// Runs a program that must succeed.
 pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
@@ -280,13 +304,14 @@ pub(crate) fn run(command: &mut Command) -> Output {
 
 /// Reads until a line holds `text`, and goes on reading in the background so that the writer
 /// never waits for us.
-fn wait_for_line(lines: impl BufReadSend, text: &str) -> Option<String> {
+fn wait_for_line(lines: impl BufReadSend, text: &str, said: &Said) -> Option<String> {
     let (tell, told) = std::sync::mpsc::channel();
-    let text = text.to_owned();
+    let (text, said) = (text.to_owned(), said.clone());
     thread::spawn(move || {
         for line in lines.lines() {
             let Ok(line) = line else { return };
             eprintln!("{line}");
+            said.lock().unwrap().extend([&*line, "\n"]);
             if line.contains(&text) {
                 let _ = tell.send(line);
             }
