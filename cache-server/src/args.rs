@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use rampool_cli::config::{Definition, Line, Refusal, Setting};
 use rampool_cli::log;
+use rampool_cli::seconds::seconds;
 use rampool_cli::size::ByteSize;
 use rampool_keys::SERVER_KEYS;
 use rampool_keys::authority::TOKEN_HOURS_MAX;
@@ -71,7 +72,7 @@ pub(crate) struct Args {
     max_per_client: Option<Share>,
 
     /// Lend again when the machine has been quiet for so long [default: 3]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = time, allow_negative_numbers = true)]
     resume_after: Option<Duration>,
 
     /// What shows that the machine needs its memory [default: both]
@@ -79,7 +80,7 @@ pub(crate) struct Args {
     detector: Option<Detector>,
 
     /// How long blocks can still be had after SIGTERM or 'rampool-server drain'
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = time, allow_negative_numbers = true)]
     drain_for: Duration,
 
     /// Directory with ca.pem, cert.pem and key.pem. With the authority's ca.key beside them this server makes members
@@ -318,7 +319,13 @@ impl Args {
                 bail!("{flag} goes with '--lend auto'; a size is lent always");
             }
             let asked =
-                self.lend.parse::<ByteSize>().map_err(|error| anyhow!("--lend: {error}"))?;
+                self.lend.parse::<ByteSize>().map_err(|error| match self.lend.ends_with('%') {
+                    true => anyhow!(
+                        "--lend takes 'auto' or a size; for a part of what is idle: --lend-max {}",
+                        self.lend
+                    ),
+                    false => anyhow!("--lend: {error}"),
+                })?;
             (Limit::new(asked, machine).map_err(|error| anyhow!("--lend: {error}"))?, None)
         };
         let least = CLIENT_MAX_LEAST.bytes();
@@ -352,9 +359,9 @@ impl Which {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds)
+/// A time, of a day at most.
+fn time(text: &str) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(seconds(text)?)
         .ok()
         .filter(|duration| *duration <= Duration::from_secs(86_400))
         .ok_or_else(|| "write 0 to 86400 seconds".to_owned())
@@ -363,6 +370,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// What can be looked up: a name or an address, with a port.
 fn host_and_port(text: &str) -> Result<String, String> {
     const WANTED: &str = "write HOST or HOST:PORT";
+    if text.starts_with('_') {
+        return Err("SRV records are for mounts; write HOST or HOST:PORT".to_owned());
+    }
     if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(SocketAddr::new(address, PORT_DEFAULT).to_string());
     }
@@ -399,6 +409,10 @@ fn default_listen() -> String {
 
 /// An address with or without a port, or a name that has one.
 fn resolve_address(text: &str) -> anyhow::Result<SocketAddr> {
+    // It would be taken for an address, of which it is the number.
+    if text.parse::<u64>().is_ok() {
+        bail!("--listen {text}: write ADDRESS or ADDRESS:PORT");
+    }
     if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok((address, PORT_DEFAULT).into());
     }

@@ -28,15 +28,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use rampool_cli::config::Refusal;
 use rampool_cli::daemon::Daemon;
 use rampool_cli::generate;
 use rampool_cli::log::{Log, Target};
 use rampool_cli::metrics::{self, Watched};
+use rampool_cli::plain::plain;
 use rampool_cli::service as manager;
 use rampool_cli::show::show;
 use rampool_cli::status::{StatusSocket, fetch};
 use rampool_keys::renewal::Renewal;
+use rampool_keys::token::TokenError;
 use rampool_protocol::certs::{Admission, Role};
 use rustix::mm::MlockAllFlags;
 use rustix::process::Signal;
@@ -54,44 +55,47 @@ use reload::{Reload, Running};
 use serve::Service;
 use status::{Report, Reporter};
 
-/// The command line or the keys are wrong; as in mount(8).
+/// The command line or the keys are wrong, or there is nothing of what is asked for; as in mount(8).
 const EXIT_USAGE: u8 = 1;
-/// The system refuses something.
+/// The system, or the network, refuses something.
 const EXIT_SYSTEM: u8 = 2;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     let line = match args::parse(&words) {
         Ok(line) => line,
-        // --help and --version.
-        Err(Refusal::Words(text)) if !text.use_stderr() => text.exit(),
-        Err(refusal) => return complain(&refusal.to_string(), EXIT_USAGE),
+        Err(refusal) if refusal.tell("rampool-server") => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::from(EXIT_USAGE),
     };
     let task = match line.said.clone().resolve() {
         Ok(task) => task,
         Err(error) => return complain(&format!("{error:#}"), EXIT_USAGE),
     };
-    let done = match task {
-        Task::Status(socket, shape) => show_status(&socket, shape),
-        Task::Drain(socket) => drain(&socket),
-        Task::Token(args) => membership::token(&args),
-        Task::Join(args) => args.join(Role::Server),
-        Task::Revoke(args) => membership::revoke(&args),
-        Task::Generate(what) => generate(&what),
+    let (done, code) = match task {
+        Task::Status(socket, shape) => (show_status(&socket, shape), EXIT_USAGE),
+        Task::Drain(socket) => (drain(&socket), EXIT_USAGE),
+        Task::Token(args) => (membership::token(&args), EXIT_USAGE),
+        Task::Join(args) => {
+            let done = args.join(Role::Server);
+            let is_wrong = done.as_ref().is_err_and(anyhow::Error::is::<TokenError>);
+            (done, if is_wrong { EXIT_USAGE } else { EXIT_SYSTEM })
+        }
+        Task::Revoke(args) => (membership::revoke(&args), EXIT_USAGE),
+        Task::Generate(what) => (generate(&what), EXIT_USAGE),
         Task::Serve(settings) => {
             let log = match Log::start(&settings.log, settings.log_format, Target::Stderr) {
                 Ok(log) => log,
                 Err(error) => return complain(&format!("--log: {error}"), EXIT_USAGE),
             };
             match Membership::load(&settings.keys, settings.init) {
-                Ok(member) => run(*settings, member, Reload::new(words, &line, log)),
+                Ok(member) => (run(*settings, member, Reload::new(words, &line, log)), EXIT_SYSTEM),
                 Err(error) => return complain(&format!("{error:#}"), EXIT_USAGE),
             }
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&format!("{error:#}"), EXIT_SYSTEM),
+        Err(error) => complain(&format!("{error:#}"), code),
     }
 }
 
@@ -324,6 +328,6 @@ fn generate(what: &Generate) -> anyhow::Result<()> {
 }
 
 fn complain(what: &str, code: u8) -> ExitCode {
-    rampool_cli::say!("rampool-server: {what}");
+    rampool_cli::say!("rampool-server: {}", plain(what));
     ExitCode::from(code)
 }

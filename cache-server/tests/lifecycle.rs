@@ -114,18 +114,23 @@ fn nonsense_is_refused_in_one_line() {
     let auto = |flag, value| ["--listen", "127.0.0.1:0", "--keys", keys, flag, value];
     refused(&auto("--lend-max", "1M"), 1, "--lend-max: 1 MiB is too little to lend");
     refused(&auto("--keep-free", "120%"), 1, "'120%' is no part of a whole; write 0% to 100%");
-    refused(&auto("--resume-after", "soon"), 1, "write a number of seconds");
+    refused(&auto("--resume-after", "soon"), 1, "write seconds, or a number with ms");
     refused(&auto("--detector", "4"), 1, "invalid value '4'");
     let both = ["--keys", keys, "--lend", "8M", "--keep-free", "1%"];
     refused(&both, 1, "--keep-free goes with '--lend auto'; a size is lent always");
     refused(
         &["drain", "--status-socket", "/nonexistent"],
-        2,
+        1,
         "no server is running at /nonexistent",
     );
     refused(&["--lend", "8M", "--keys", keys, "--frob"], 1, "unexpected argument '--frob'");
     let at = |listen| ["--keys", keys, "--lend", "8M", "--listen", listen];
     refused(&at("no.such.host.invalid:1"), 1, "cannot resolve 'no.such.host.invalid:1'");
+    refused(&at("7168"), 1, "--listen 7168: write ADDRESS or ADDRESS:PORT");
+    refused(&lend("50%"), 1, "for a part of what is idle: --lend-max 50%");
+    refused(&["--join", "_rampool._udp.a"], 1, "SRV records are for mounts");
+    refused(&["status", "--status-socket", "/nowhere"], 1, "no server is running at /nowhere");
+    refused(&["generate", "man", "/nowhere"], 1, "cannot write into /nowhere: No such file");
     refused(&at("127.0.0.1:x"), 1, "--listen: cannot resolve '127.0.0.1:x'");
     refused(&at("192.0.2.1:7167"), 2, "192.0.2.1:7167 is no address of this machine");
 }
@@ -185,7 +190,7 @@ fn a_status_of_nobody() {
     let socket = socket.to_str().unwrap();
     refused(
         &["status", "--status-socket", socket],
-        2,
+        1,
         &format!("no server is running at {socket}"),
     );
     let help = run(&["--help"]);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use rampool_cli::config::{Definition, Line, Refusal, Setting};
 use rampool_cli::log;
+use rampool_cli::seconds::seconds;
 use rampool_keys::command::{JoinArgs, RoleArg};
 use rampool_keys::pool::MEMBER_DAYS;
 
@@ -52,7 +53,7 @@ pub(crate) enum Command {
         #[arg(short, long)]
         force: bool,
     },
-    /// Show what the mounts of this machine do
+    /// Show what this user's mounts do
     Status {
         /// One mount only; all without
         mountpoint: Option<PathBuf>,
@@ -105,7 +106,7 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Memory for the local cache, with all that belongs to it: a size, or a part of what there is [default: 25%, at most 1G]
-    #[arg(long, value_name = "SIZE|PER%")]
+    #[arg(long, value_name = "SIZE|PER%", allow_negative_numbers = true)]
     pub(crate) cache_size: Option<String>,
     /// What falls out of the cache: 'gated' stands scans and loops, 'lru' is the least recently used,
     /// 's3-fifo' is between [default: gated]
@@ -128,13 +129,13 @@ pub(crate) struct MountArgs {
     #[arg(long, value_enum, value_name = "WHEN")]
     pub(crate) use_servers: Option<UseServers>,
     /// Seconds after which changes behind the mount are seen at the latest [default: 1]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) attr_timeout: Option<f64>,
     /// Seconds for which the kernel may use a name without asking again [default: 1]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) entry_timeout: Option<f64>,
     /// Seconds for which a name that was not there is taken to be missing [default: 0]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) negative_timeout: Option<f64>,
     /// Cache only files that match, written as in .gitignore, from the source on; may be given several times [default: all]
     #[arg(long = "include", value_name = "PATTERN")]
@@ -146,8 +147,8 @@ pub(crate) struct MountArgs {
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) cache: Option<CacheMode>,
     /// Threads that take requests from the kernel [default: one a CPU, 2 to 8]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = number, allow_negative_numbers = true)]
+    pub(crate) threads: Option<i64>,
     /// Nothing can be changed on the mount
     #[arg(short, long, visible_alias = "ro")]
     pub(crate) read_only: bool,
@@ -200,8 +201,8 @@ pub(crate) enum KeysCommand {
         #[arg(long, default_value_t = MEMBER_DAYS)]
         days: u32,
     },
-    /// Take a machine out of the pool: copy DIR/revoked.pem into the others' directories of keys, where it is noticed
-    /// at once, unless they have joined by a token, and fetch it
+    /// Take a machine out of the pool: copy DIR/revoked.pem into the others' directories of keys; machines that have
+    /// joined by a token fetch it themselves
     Revoke {
         /// The directory that 'keys init' made
         dir: PathBuf,
@@ -253,15 +254,9 @@ pub(crate) enum Format {
     Json,
 }
 
-/// A time as it is written: `0.5`, `1s`, `200ms`.
-fn seconds(text: &str) -> Result<f64, String> {
-    let (number, scale) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1e-3),
-        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
-    };
-    let number: f64 =
-        number.trim().parse().map_err(|_| "write seconds, such as 0.5 or 200ms".to_owned())?;
-    Ok(number * scale)
+/// A number of threads. Which are right is said later.
+fn number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "write a number".to_owned())
 }
 
 /// The command line, whose `mount` has options that can be set in files and by `-o`.
@@ -294,6 +289,9 @@ pub(crate) fn parse(words: &[OsString]) -> Result<Line<Cli>, Refusal> {
         kernel_option(option).is_none()
             && (!args.sloppy || definition.names().any(|known| known == name))
     };
+    if let Some(option) = args.options.iter().find(|option| is_unfit(option)) {
+        return Err(Refusal::Settings(unfit(option)));
+    }
     let options = args.options.iter().filter(|option| is_ours(option));
     let options: Vec<Setting> = options.map(|option| Setting::from_option(option)).collect();
     if options.is_empty() {
@@ -301,6 +299,22 @@ pub(crate) fn parse(words: &[OsString]) -> Result<Line<Cli>, Refusal> {
     }
     settings.extend(options);
     Line::new(definition.parse_with(words, &given, &settings)?)
+}
+
+/// Whether it is an option of mount(8) that cannot be meant like this.
+fn is_unfit(option: &str) -> bool {
+    let name = option.split_once('=').map(|(name, _)| name);
+    let has_value = || {
+        kernel_option(option).is_none() && name.is_some_and(|name| kernel_option(name).is_some())
+    };
+    option == "remount" || has_value()
+}
+
+fn unfit(option: &str) -> String {
+    match option.split_once('=') {
+        Some((name, _)) => format!("-o: '{name}' takes no value"),
+        None => "-o: a mount cannot be remounted; unmount it first, or send it SIGHUP when you have changed its file".to_owned(),
+    }
 }
 
 /// What a command line mounts, and how.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::time::Duration;
 
+use rampool_cli::plain::plain;
 use rampool_cli::size::ByteSize;
 use rampool_cli::status::ask;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::filesystem::Filesystem;
 use crate::mounts::holding;
-use crate::plan::{check_cache, plain};
+use crate::plan::check_cache;
 use crate::profile::profile;
 use crate::status::{self, Facts, socket_path};
 use crate::tell;

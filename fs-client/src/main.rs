@@ -58,11 +58,13 @@ mod write;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use rampool_cli::config::{Line, Refusal};
+use rampool_cli::config::Line;
 use rampool_cli::log::{Format, Log, Target};
 use rampool_cli::metrics as told;
+use rampool_cli::plain::plain;
 use rampool_cli::{generate, show};
 use rampool_keys::pool;
+use rampool_keys::token::TokenError;
 use rampool_protocol::certs::Role;
 
 use args::{Cli, Command, GenerateCommand, KeysCommand};
@@ -76,12 +78,8 @@ fn main() -> ExitCode {
     let words = helper::arguments(std::env::args_os());
     let line = match args::parse(&words) {
         Ok(line) => line,
-        Err(Refusal::Words(error)) => {
-            // Fails only if there is nobody to read it.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
-        }
-        Err(refusal) => return complain(&Failure::usage(refusal)),
+        Err(refusal) if refusal.tell("rampool") => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::from(1),
     };
     let (levels, format, target) = match &line.said.command {
         Command::Mount(args) => (
@@ -102,7 +100,7 @@ fn main() -> ExitCode {
 }
 
 fn complain(failure: &Failure) -> ExitCode {
-    rampool_cli::say!("rampool: {failure}");
+    rampool_cli::say!("rampool: {}", plain(failure));
     failure.exit_code()
 }
 
@@ -126,7 +124,13 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
         Command::Top(args) => top::run(args)?,
         Command::Stats(args) => stats::run(args)?,
         Command::Doctor(args) => return doctor::run(args),
-        Command::Keys(KeysCommand::Init { dir }) => pool::init(dir)?,
+        Command::Keys(KeysCommand::Init { dir }) => {
+            pool::init(dir)?;
+            let dir = dir.display();
+            tell(&format!(
+                "{dir} is the authority of a new pool; keep its ca.key safe. Next: rampool keys issue {dir} NAME --role client|server\n"
+            ))?;
+        }
         Command::Keys(KeysCommand::Issue { dir, name, role, days }) => {
             pool::issue(dir, name, (*role).into(), None, *days)?;
         }
@@ -135,7 +139,10 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
         }
         Command::Keys(KeysCommand::Show { dir }) => tell(&format!("{}\n", pool::show(dir)?))?,
         Command::Join(args) => {
-            args.join(Role::Client).map_err(|error| Failure::system(format!("{error:#}")))?;
+            args.join(Role::Client).map_err(|error| match error.is::<TokenError>() {
+                true => Failure::usage(error),
+                false => Failure::system(format!("{error:#}")),
+            })?;
         }
         Command::Generate(what) => generate(what)?,
     }

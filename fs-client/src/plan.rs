@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fuser::MountOption;
+use rampool_cli::plain::plain;
 use rampool_cli::size::ByteSize;
 use rampool_keys::{CLIENT_KEYS, known_server};
 use rampool_policy::Kind;
@@ -118,9 +119,6 @@ impl Plan {
         // As mount(8) has it: what is on the source is so here.
         let mut mount_options =
             if root { vec![MountOption::Suid, MountOption::Dev] } else { vec![] };
-        if args.read_only {
-            mount_options.push(MountOption::RO);
-        }
         let mut for_all_users = root || args.allow_other;
         for option in &args.options {
             if option == "allow_other" {
@@ -132,6 +130,11 @@ impl Plan {
                 mount_options.retain(|other| *other != option && !contradict(other, &option));
                 mount_options.push(option);
             }
+        }
+        // mount(8) says `rw` by itself.
+        if args.read_only {
+            mount_options.retain(|option| *option != MountOption::RW);
+            mount_options.push(MountOption::RO);
         }
         let needed = |what: &str| Failure::usage(format!("the configuration lacks '{what}'"));
         let source = args.source.as_deref().ok_or_else(|| needed("source"))?;
@@ -240,9 +243,9 @@ fn contradict(one: &MountOption, other: &MountOption) -> bool {
 
 fn check_source(path: &Path) -> Result<PathBuf, Failure> {
     let found = fs::canonicalize(path)
-        .map_err(|error| Failure::usage(format!("source {}: {}", path.display(), plain(&error))))?;
+        .map_err(|error| Failure::mount(format!("source {}: {}", path.display(), plain(&error))))?;
     if !found.is_dir() {
-        return Err(Failure::usage(format!("source {} is not a directory", path.display())));
+        return Err(Failure::mount(format!("source {} is not a directory", path.display())));
     }
     Ok(found)
 }
@@ -250,9 +253,9 @@ fn check_source(path: &Path) -> Result<PathBuf, Failure> {
 fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
     let found = fs::canonicalize(path)
-        .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
+        .map_err(|error| Failure::mount(format!("mountpoint {shown}: {}", plain(&error))))?;
     if !found.is_dir() {
-        return Err(Failure::usage(format!("mountpoint {shown} is not a directory")));
+        return Err(Failure::mount(format!("mountpoint {shown} is not a directory")));
     }
     if mounts::is_rampool(&found) {
         return Err(Failure::mount(format!(
@@ -279,7 +282,7 @@ fn check_mountpoint(path: &Path, source: &Path) -> Result<PathBuf, Failure> {
         )));
     }
     let mut entries = fs::read_dir(&found)
-        .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
+        .map_err(|error| Failure::mount(format!("mountpoint {shown}: {}", plain(&error))))?;
     if entries.next().is_some() {
         return Err(Failure::mount(format!(
             "mountpoint {shown} is not empty; mount over an empty directory, or over the source itself"
@@ -300,7 +303,7 @@ fn clear_dead_mounts(path: &Path) -> Result<(), Failure> {
 fn clear_dead_mount(path: &Path) -> Result<(), Failure> {
     let shown = path.display();
     let dead = mounts::canonical_mountpoint(path)
-        .map_err(|error| Failure::usage(format!("mountpoint {shown}: {}", plain(&error))))?;
+        .map_err(|error| Failure::mount(format!("mountpoint {shown}: {}", plain(&error))))?;
     if !mounts::is_rampool(&dead) {
         return Err(Failure::mount(format!(
             "mountpoint {shown} holds a mount whose daemon is dead; run: umount {shown}"
@@ -309,7 +312,7 @@ fn clear_dead_mount(path: &Path) -> Result<(), Failure> {
     mounts::unmount_at(&dead, UnmountFlags::DETACH).map_err(|error| {
         Failure::mount(format!(
             "mountpoint {shown} holds a mount whose daemon is dead, and it cannot be taken away: {}",
-            plain(&error.into())
+            plain(error)
         ))
     })?;
     tracing::info!("took away a mount whose daemon is dead at {shown}");
@@ -400,24 +403,17 @@ fn check_policy(given: Option<&str>) -> Result<Kind, Failure> {
     name.parse().map_err(|error| Failure::usage(format!("--policy: {error}")))
 }
 
-fn check_threads(given: Option<usize>) -> Result<usize, Failure> {
+fn check_threads(given: Option<i64>) -> Result<usize, Failure> {
     match given {
         // As many as there are CPUs: the kernel wakes them in turn, and each that it wakes for a hit
         // has the cache of a CPU to fill. What waits for the disk has threads of its own.
         None => Ok(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)),
-        Some(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
-        Some(threads) => {
-            Err(Failure::usage(format!("--threads {threads}: between 1 and {THREADS_MAX}")))
-        }
-    }
-}
-
-/// An error of the system without the number that Rust adds.
-pub(crate) fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
+        Some(threads) => usize::try_from(threads)
+            .ok()
+            .filter(|threads| (1..=THREADS_MAX).contains(threads))
+            .ok_or_else(|| {
+                Failure::usage(format!("--threads {threads}: between 1 and {THREADS_MAX}"))
+            }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use rampool_cli::config::{Line, Reread};
-use rampool_cli::log::Log;
+use rampool_cli::log::{self, Log};
 use rampool_cli::service;
 use rampool_cli::size::ByteSize;
 
@@ -53,15 +53,16 @@ impl Reload {
         let line = args::parse(&self.words).map_err(Failure::usage)?;
         let args = args::mount_args(&line)?;
         let values = Values::of(args)?;
+        let levels = levels_of(line.said.verbose, args.log.as_deref());
+        let refuse = |error| Failure::usage(format!("--log: {error}"));
+        log::check(&levels).map_err(refuse)?;
         if values.cache != self.cache {
             filesystem
                 .limit(values.cache)
                 .map_err(|why| Failure::usage(format!("--cache-size: {why}")))?;
             self.cache = values.cache;
         }
-        self.log
-            .change(&levels_of(line.said.verbose, args.log.as_deref()))
-            .map_err(|error| Failure::usage(format!("--log: {error}")))?;
+        self.log.change(&levels).map_err(refuse)?;
         filesystem.settings.timeouts.set(values.timeouts);
         filesystem.rules.set(values.patterns);
         self.reread.note(&args::definition(), &line.matches);

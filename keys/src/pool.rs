@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rampool_protocol::certs::{
     self, CA_FILE, CERT_FILE, CertificateFacts, KEY_FILE, REVOKED_FILE, Revoked, Role,
 };
@@ -41,7 +41,7 @@ pub(crate) const NAME_BYTES_MAX: usize = 64;
 /// Makes a new pool: a CA in `dir`.
 ///
 /// # Errors
-/// When there is a CA already, or the directory cannot be written.
+/// When there is a CA or anything else already, or the directory cannot be written.
 pub fn init(dir: &Path) -> anyhow::Result<()> {
     let (certificate, key) = (dir.join(CA_FILE), dir.join(CA_KEY_FILE));
     for file in [&certificate, &key] {
@@ -54,7 +54,15 @@ pub fn init(dir: &Path) -> anyhow::Result<()> {
         }
     }
     match new_directory(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {
+            let mut entries =
+                fs::read_dir(dir).with_context(|| format!("cannot look into {}", dir.display()))?;
+            ensure!(
+                entries.next().is_none(),
+                "{} is not empty; a pool's keys need a directory of their own",
+                dir.display()
+            );
+        }
         made => made.with_context(|| format!("cannot make {}", dir.display()))?,
     }
     write_ca(dir)
@@ -138,6 +146,7 @@ pub fn revoke(dir: &Path, name: &str, role: Option<Role>) -> anyhow::Result<usiz
 /// # Errors
 /// When there is none, or one cannot be read.
 pub fn show(dir: &Path) -> anyhow::Result<String> {
+    ensure!(dir.is_dir(), "there is no directory {}", dir.display());
     let revoked = Revoked::load(dir)?;
     let mut issued = Issued::list(dir)?;
     let mut rows = Vec::new();
@@ -319,6 +328,15 @@ mod tests {
         let error = issue(pool, "a", Role::Server, None, 1).unwrap_err().to_string();
         assert!(error.contains("/a exists already"), "{error}");
         assert_eq!(fs::read(pool.join("a/cert.pem")).unwrap(), cert);
+    }
+
+    #[test]
+    fn a_pool_has_a_directory_of_its_own() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("file"), "").unwrap();
+        let error = init(temp.path()).unwrap_err().to_string();
+        assert!(error.contains("is not empty"), "{error}");
+        assert!(!temp.path().join(CA_FILE).exists());
     }
 
     #[test]

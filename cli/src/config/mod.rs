@@ -11,7 +11,7 @@ mod setting;
 use std::ffi::OsString;
 use std::fmt;
 
-use clap::error::ContextKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
@@ -171,6 +171,9 @@ impl Definition<'_> {
         // Source and mountpoint have words of their own where -o is used.
         let fits = |arg: &&Arg| !setting.is_option() || !arg.is_positional();
         self.settable().filter(fits).find(|arg| name_of(arg) == wanted).ok_or_else(|| {
+            if self.only_there.contains(&&*wanted) {
+                return setting.refuse("can only stand on the command line");
+            }
             let what = if setting.is_option() { "mount option" } else { "key" };
             let suggestion = match nearest(&wanted, self.settable().filter(fits).map(name_of)) {
                 Some(name) => format!("; did you mean '{name}'?"),
@@ -196,6 +199,29 @@ impl Definition<'_> {
     }
 }
 
+impl Refusal {
+    /// Says it, as one line of `program`; or shows the help or the version that was asked for. Whether that is all that
+    /// was asked for.
+    pub fn tell(&self, program: &str) -> bool {
+        match self {
+            Self::Words(error) if !error.use_stderr() || is_help(error) => {
+                // Fails only if there is nobody to read it.
+                let _ = error.print();
+                !error.use_stderr()
+            }
+            _ => {
+                crate::say!("{program}: {self}");
+                false
+            }
+        }
+    }
+}
+
+/// Whether it shows what there is, because nothing was asked for.
+fn is_help(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -215,17 +241,17 @@ pub fn nearest<'a>(meant: &str, names: impl Iterator<Item = &'a str>) -> Option<
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
-/// clap explains over several lines; the first part says what is wrong.
+/// clap explains in paragraphs, and shows the usage behind them.
 fn one_line(error: &clap::Error) -> String {
     const ENDS: [&str; 2] = ["Usage:", "For more information"];
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let lines = text.lines().map(str::trim);
-    let wrong: Vec<_> =
-        lines.take_while(|line| !ENDS.iter().any(|end| line.starts_with(end))).collect();
-    let wrong = wrong.join(" ");
-    let wrong: Vec<_> = wrong.split_whitespace().collect();
-    format!("{} (see --help)", wrong.join(" "))
+    let paragraphs = text.split("\n\n").map(str::trim);
+    let wrong = paragraphs.take_while(|part| !ENDS.iter().any(|end| part.starts_with(end)));
+    let wrong = wrong.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let wrong = wrong.map(|part| part.trim_start_matches("tip: ").to_owned());
+    let wrong: Vec<_> = wrong.filter(|part| !part.is_empty()).collect();
+    format!("{} (see --help)", wrong.join("; "))
 }
 
 fn name_of(arg: &Arg) -> &str {
@@ -339,10 +365,12 @@ mod tests {
                 .ends_with("line 1: unknown key 'cach-size'; did you mean 'cache-size'?")
         );
         assert!(wrong("secret = true").contains("unknown key"));
-        assert!(wrong("config = \"f\"").contains("unknown key"));
+        assert!(wrong("config = \"f\"").contains("can only stand on the command line"));
         assert!(wrong("quiet = 3").ends_with("'quiet' is true or false"));
         assert!(wrong("\ncache-size = ").starts_with("DIR/it.toml: line 2: "));
-        assert!(wrong("[server]\nx = 1").contains("DIR/it.toml, line 1: 'server' takes a string"));
+        assert!(wrong("[server]\nx = 1").contains(
+            "DIR/it.toml, line 1: there are no tables here; write the keys without [server]"
+        ));
         let error = wrong("timeout = \"soon\"");
         assert!(error.contains("it.toml line 1: invalid value 'soon' for '--timeout"), "{error}");
         assert!(!error.contains('\n'));

@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction};
 use toml::{Spanned, Value as Toml};
 
 use super::{Refusal, name_of};
+use crate::plain::plain;
 
 /// The longest configuration that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -75,9 +76,14 @@ impl Setting {
             let (name, line) = (key.get_ref(), line(key.span().start));
             let place = Place::File { path: path.to_owned(), line };
             let value = Value::of(value).ok_or_else(|| {
-                Refusal::Settings(format!(
-                    "{place}: '{name}' takes a string, a number, true or false, or a list of strings"
-                ))
+                Refusal::Settings(match value {
+                    Toml::Table(_) => {
+                        format!("{place}: there are no tables here; write the keys without [{name}]")
+                    }
+                    _ => format!(
+                        "{place}: '{name}' takes a string, a number, true or false, or a list of strings"
+                    ),
+                })
             })?;
             let setting = Self { name: name.clone(), value, place };
             if let Some(other) = lines.insert(setting.long_name(), line) {
@@ -154,12 +160,6 @@ impl fmt::Display for Place {
             Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
         }
     }
-}
-
-/// An error of the system without the number that Rust adds.
-fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

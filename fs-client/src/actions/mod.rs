@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rampool_cli::plain::plain;
 use rampool_cli::size::ByteSize;
 use rustix::io::Errno;
 use serde_json::json;
@@ -21,7 +22,6 @@ use self::call::{Deed, LEN_MAX, call};
 use self::walk::Paths;
 use crate::args::Format;
 use crate::failure::Failure;
-use crate::plan::plain;
 use crate::tell;
 
 /// So many files are dealt with at once.
@@ -170,7 +170,7 @@ fn explain(error: Errno) -> String {
         Errno::NOTTY => "is not on a mount of this version of rampool".to_owned(),
         Errno::NOTSUP => "is excluded from the cache".to_owned(),
         Errno::PERM => "only who has mounted it, and root, may do that".to_owned(),
-        error => plain(&error.into()),
+        error => plain(error),
     }
 }
 

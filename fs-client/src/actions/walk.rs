@@ -8,7 +8,7 @@ use walkdir::WalkDir;
 
 use crate::failure::Failure;
 use crate::mounts;
-use crate::plan::plain;
+use rampool_cli::plain::plain;
 
 /// A file, or why it could not be found.
 pub(super) type Found = Result<(PathBuf, Metadata), String>;

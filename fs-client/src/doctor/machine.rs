@@ -26,6 +26,11 @@ fn kernel() -> Finding {
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
     let version: Option<(u32, u32)> = parts.next().flatten().zip(parts.next().flatten());
     match version {
+        Some(version) if ((5, 9)..(6, 6)).contains(&version) => Finding::warning(
+            "kernel",
+            format!("Linux {release}"),
+            "applications that map files shared, such as SQLite with a write-ahead log, get ENODEV; 6.6 and later allow it",
+        ),
         Some(version) if version < (5, 9) => Finding::warning(
             "kernel",
             format!("Linux {release}"),

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rampool_cli::plain::plain;
 use rampool_cli::show::show;
 use serde::Serialize;
 
@@ -58,7 +59,7 @@ struct Finding {
 
 impl Finding {
     fn good(what: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { what: what.into(), state: State::Good, found: found.into(), advice: None }
+        Self { what: what.into(), state: State::Good, found: plain(found.into()), advice: None }
     }
 
     fn warning(
@@ -67,7 +68,7 @@ impl Finding {
         advice: impl Into<String>,
     ) -> Self {
         let advice = Some(advice.into());
-        Self { what: what.into(), state: State::Warning, found: found.into(), advice }
+        Self { what: what.into(), state: State::Warning, found: plain(found.into()), advice }
     }
 
     fn bad(what: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {

@@ -82,6 +82,13 @@ enum Unknown {
 
 /// All addresses of a host, with `port`, or the one that is written, or the usual one.
 fn host(text: &str, port: Option<u16>) -> Result<Vec<SocketAddr>, Unknown> {
+    if let Some((host, written)) = text.rsplit_once(':')
+        && port.is_none()
+        && host.contains(':') == host.starts_with('[')
+        && written.parse::<u64>().is_ok_and(|port| !(1..=65_535).contains(&port))
+    {
+        return Err(Unknown::Always(format!("{written} is no port")));
+    }
     let found = match port {
         Some(port) => (text, port).to_socket_addrs(),
         // A bare IPv6 address has colons of its own.

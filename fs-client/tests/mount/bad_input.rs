@@ -29,11 +29,11 @@ fn a_source_or_mountpoint_that_does_not_fit_is_refused() {
     let place = Mounted::prepare();
     let (source, mountpoint) = (&place.source, &place.mountpoint);
     let missing = source.join("missing");
-    refused(&missing, mountpoint, &[], 1, "No such file or directory");
+    refused(&missing, mountpoint, &[], 32, "No such file or directory");
     fs::write(source.join("file"), "").unwrap();
-    refused(&source.join("file"), mountpoint, &[], 1, "is not a directory");
-    refused(source, &missing, &[], 1, "No such file or directory");
-    refused(source, &source.join("file"), &[], 1, "is not a directory");
+    refused(&source.join("file"), mountpoint, &[], 32, "is not a directory");
+    refused(source, &missing, &[], 32, "No such file or directory");
+    refused(source, &source.join("file"), &[], 32, "is not a directory");
     fs::write(mountpoint.join("file"), "").unwrap();
     refused(source, mountpoint, &[], 32, "is not empty");
 }
@@ -49,7 +49,7 @@ fn a_mountpoint_in_use_is_refused() {
 #[test]
 fn sizes_and_numbers_that_make_no_sense_are_refused() {
     let place = Mounted::prepare();
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["--cache-size", "lots"], "is not a size"),
         (&["--cache-size", "1M"], "too little"),
         (&["--cache-size", "900T"], "is more than there is"),
@@ -60,6 +60,14 @@ fn sizes_and_numbers_that_make_no_sense_are_refused() {
         (&["--threads", "0"], "between 1 and"),
         (&["-o", "cache_size=nonsense"], "is not a size"),
         (&["-o", "no_such_option"], "unknown mount option"),
+        (&["--cash-size", "1G"], "'--cash-size' found; a similar argument exists: '--cache-size'"),
+        (&["--cache-size", "-1"], "is not a size"),
+        (&["--attr-timeout", "-1"], "between 0 and"),
+        (&["--threads", "-1"], "between 1 and"),
+        (&["--threads", "many"], "write a number"),
+        (&["-o", "ro=1"], "'ro' takes no value"),
+        (&["-o", "remount,ro"], "a mount cannot be remounted"),
+        (&["-o", "daemon"], "can only stand on the command line"),
     ];
     for (options, says) in cases {
         refused(&place.source, &place.mountpoint, options, 1, says);
@@ -79,6 +87,7 @@ fn servers_need_an_address_and_keys() {
         refuse(&["--server", "127.0.0.1:1"], "--server needs keys; join its pool");
     }
     refuse(&["--server", "no such host", "--keys", client], "does not resolve");
+    refuse(&["--server", "127.0.0.1:99999", "--keys", client], "99999 is no port");
     refuse(&["--server", "127.0.0.1", "--keys", "/no/such/dir"], "cannot read");
     refuse(&["--server", "127.0.0.1", "--keys", server], "is not for a client");
     let key = keys.client().join("key.pem");
