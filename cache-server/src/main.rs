@@ -173,7 +173,7 @@ fn run(settings: Settings, member: Membership, reload: Reload) -> anyhow::Result
                 .map_err(|error| anyhow!("--metrics {address}: {error}; choose another"))
         });
         let _metrics = metrics.transpose()?;
-        let _status = StatusSocket::serve(socket.clone(), move |_| document())
+        let _status = StatusSocket::serve(socket.clone(), move |_, _| document())
             .map_err(|error| cannot_tell(&socket, &error))?;
 
         info!("listening on {listen}, {}", lender.describe());

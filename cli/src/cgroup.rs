@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::mountinfo::unescape;
+use crate::mountinfo::{self, unescape};
 
 /// A memory cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Cgroup {
     /// account for memory.
     pub fn own() -> Vec<Self> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let found = find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+        let found = find(&read("/proc/self/cgroup"), &mountinfo::table().unwrap_or_default());
         found.into_iter().filter(|cgroup| cgroup.usage().is_ok()).collect()
     }
 

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
 /// A peer that does not write its line or take its document within this time is left.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -37,7 +40,7 @@ impl StatusSocket {
     /// `AddrInUse` when a living daemon serves there; a socket that a dead one left is replaced.
     pub fn serve(
         path: PathBuf,
-        answer: impl Fn(&str) -> String + Send + Sync + 'static,
+        answer: impl Fn(&str, &Asker<'_>) -> String + Send + Sync + 'static,
     ) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
             make_private_directory(dir)?;
@@ -62,7 +65,11 @@ impl StatusSocket {
                 }
                 // What answers may be told to end, and must not be kept by those who were asking.
                 let (asked, serving) = (Arc::downgrade(&answer), Arc::strong_count(&answer));
-                let Ok(peer) = peer else { continue };
+                let Ok(peer) = peer else {
+                    // No descriptors, perhaps; it may pass.
+                    thread::sleep(Duration::from_millis(100));
+                    continue;
+                };
                 if serving > PEERS_MAX {
                     continue;
                 }
@@ -92,12 +99,28 @@ impl Drop for StatusSocket {
     }
 }
 
-fn respond(mut peer: UnixStream, answer: &dyn Fn(&str) -> String) -> io::Result<()> {
+/// Who waits for an answer.
+#[derive(Debug)]
+pub struct Asker<'a>(&'a UnixStream);
+
+impl Asker<'_> {
+    /// Whether nobody waits any more.
+    pub fn is_gone(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(self.0, &mut [0_u8][..], flags) {
+            Ok((read, _)) => read == 0,
+            Err(error) => ![Errno::AGAIN, Errno::INTR].contains(&error),
+        }
+    }
+}
+
+fn respond(mut peer: UnixStream, answer: &dyn Fn(&str, &Asker<'_>) -> String) -> io::Result<()> {
     peer.set_read_timeout(Some(PEER_TIMEOUT))?;
     peer.set_write_timeout(Some(PEER_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new((&peer).take(LINE_MAX)).read_line(&mut line)?;
-    peer.write_all(answer(line.trim()).as_bytes())
+    let document = answer(line.trim(), &Asker(&peer));
+    peer.write_all(document.as_bytes())
 }
 
 /// Reads the status of the daemon at `path`.
@@ -162,13 +185,34 @@ mod tests {
     fn the_document_is_served_until_the_socket_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/status.sock");
-        let socket = StatusSocket::serve(path.clone(), |line| format!("[{line}]")).unwrap();
+        let socket = StatusSocket::serve(path.clone(), |line, _| format!("[{line}]")).unwrap();
         assert_eq!(fetch(&path).unwrap(), "[]");
         assert_eq!(ask(&path, "more", Duration::ZERO).unwrap(), "[more]");
-        let second = StatusSocket::serve(path.clone(), str::to_owned);
+        let second = StatusSocket::serve(path.clone(), |line, _| line.to_owned());
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(socket);
         assert_eq!(fetch(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn who_goes_away_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("status.sock");
+        let (tell, told) = std::sync::mpsc::channel();
+        let _socket = StatusSocket::serve(path.clone(), move |_, asker| {
+            tell.send(asker.is_gone()).unwrap();
+            while !asker.is_gone() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            tell.send(true).unwrap();
+            String::new()
+        })
+        .unwrap();
+        let mut peer = UnixStream::connect(&path).unwrap();
+        peer.write_all(b"\n").unwrap();
+        assert!(!told.recv().unwrap());
+        drop(peer);
+        assert!(told.recv().unwrap());
     }
 
     #[test]
@@ -176,7 +220,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let _socket = StatusSocket::serve(path.clone(), |_| "new".to_owned()).unwrap();
+        let _socket = StatusSocket::serve(path.clone(), |_, _| "new".to_owned()).unwrap();
         assert_eq!(fetch(&path).unwrap(), "new");
     }
 }

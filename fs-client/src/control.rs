@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rampool_cli::plain::plain;
 use rampool_cli::size::ByteSize;
-use rampool_cli::status::ask;
+use rampool_cli::status::{Asker, ask};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -28,8 +28,8 @@ pub(crate) const PROFILE_SECONDS_MAX: f64 = 3600.0;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// To use so much memory from now on.
-    CacheBytes(u64),
+    /// To use so much memory from now on, as `--cache-size` has it.
+    CacheSize(String),
     /// To tell which files are read in so many seconds.
     ProfileSeconds(f64),
 }
@@ -39,28 +39,43 @@ pub(crate) enum Request {
 pub(crate) struct LimitArgs {
     /// Where it is mounted
     mountpoint: PathBuf,
-    /// Memory for the local cache, with all that belongs to it
-    #[arg(long, value_name = "SIZE")]
+    /// Memory for the local cache, with all that belongs to it: a size, or a part of what there is for the mount
+    #[arg(long, value_name = "SIZE|PER%", allow_negative_numbers = true)]
     cache_size: String,
 }
 
 /// The daemon's answer.
-pub(crate) fn answer(facts: &Facts, mount: &Weak<Filesystem>, line: &str) -> String {
+pub(crate) fn answer(
+    facts: &Facts,
+    mount: &Weak<Filesystem>,
+    line: &str,
+    asker: &Asker<'_>,
+) -> String {
     let refuse = |why: String| json!({ "error": why }).to_string();
     let Some(filesystem) = mount.upgrade() else { return refuse("the mount ends".to_owned()) };
     if line.is_empty() {
         return status::document(facts, &filesystem);
     }
     match serde_json::from_str(line) {
-        Ok(Request::CacheBytes(bytes)) => match filesystem.limit(ByteSize(bytes)) {
-            Ok(()) => json!({ "cache_bytes": bytes }).to_string(),
-            Err(why) => refuse(why),
-        },
+        Ok(Request::CacheSize(text)) => {
+            // What there is, is what there is for this process.
+            let size = check_cache(Some(&text)).map_err(|failure| failure.to_string());
+            match size.and_then(|size| filesystem.limit(size).map(|()| size)) {
+                Ok(size) => json!({ "cache_bytes": size.bytes() }).to_string(),
+                Err(why) => refuse(why),
+            }
+        }
         Ok(Request::ProfileSeconds(seconds)) if (0.0..=PROFILE_SECONDS_MAX).contains(&seconds) => {
             // The mount may end meanwhile.
             drop(filesystem);
-            let files = profile(mount, Duration::from_secs_f64(seconds));
-            json!({ "source": facts.source, "files": files }).to_string()
+            match profile(mount, Duration::from_secs_f64(seconds), asker) {
+                Some(files) => {
+                    json!({ "source": facts.source.to_string_lossy(), "files": files }).to_string()
+                }
+                None => {
+                    refuse("others are counting already; try again when they are done".to_owned())
+                }
+            }
         }
         _ => refuse("the daemon does not know that; is it of another version?".to_owned()),
     }
@@ -94,8 +109,9 @@ pub(crate) fn request(
 
 /// `rampool limit`.
 pub(crate) fn limit(args: &LimitArgs) -> Result<(), Failure> {
-    let size = check_cache(Some(&args.cache_size))?;
-    request(&args.mountpoint, &Request::CacheBytes(size.bytes()), LIMIT_TAKES)?;
+    let asked = Request::CacheSize(args.cache_size.clone());
+    let answer = request(&args.mountpoint, &asked, LIMIT_TAKES)?;
+    let size = ByteSize(answer.get("cache_bytes").and_then(Value::as_u64).unwrap_or_default());
     tell(&format!(
         "{} uses {size} from now on, until it is mounted again\n",
         args.mountpoint.display()

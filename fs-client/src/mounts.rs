@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rampool_cli::mountinfo::{escape, unescape};
+use rampool_cli::mountinfo::{self, escape, unescape};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 pub(crate) use rustix::mount::UnmountFlags;
@@ -31,7 +31,7 @@ pub(crate) fn is_automount(path: &Path) -> bool {
 }
 
 fn mounted_type(path: &Path) -> Option<String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let table = mountinfo::table().ok()?;
     let wanted = escape(path);
     let mut mounted = table.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -45,7 +45,7 @@ fn mounted_type(path: &Path) -> Option<String> {
 /// Whether a mount of `source` at `mountpoint` would wait for itself: `source` lies on a mount of ours
 /// whose own source, or that one's in turn, holds `mountpoint`. Such mounts cannot even be killed.
 pub(crate) fn leads_back(source: &Path, mountpoint: &Path) -> bool {
-    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
+    let Ok(table) = mountinfo::table() else { return false };
     leads_back_in(&table, source, mountpoint)
 }
 
@@ -99,13 +99,29 @@ fn held_by(table: &str, path: &Path) -> Option<Held> {
 
 /// Where the mount of ours is that holds `path`, if one does.
 pub(crate) fn holding(path: &Path) -> Option<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let table = mountinfo::table().ok()?;
     held_by(&table, path).filter(|held| held.source.is_some()).map(|held| held.mountpoint)
+}
+
+/// The mounts of ours that there were.
+#[derive(Debug)]
+pub(crate) struct Ours(String);
+
+impl Ours {
+    /// Those that there are.
+    pub(crate) fn now() -> Self {
+        Self(mountinfo::table().unwrap_or_default())
+    }
+
+    /// Whether one holds `path`.
+    pub(crate) fn hold(&self, path: &Path) -> bool {
+        source_below(&self.0, path).is_some()
+    }
 }
 
 /// What else is mounted below this directory.
 pub(crate) fn below(path: &Path) -> Vec<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = mountinfo::table().unwrap_or_default();
     let mountpoints = table.lines().filter_map(|line| line.split(' ').nth(4).map(unescape));
     mountpoints.filter(|at| at != path && at.starts_with(path)).collect()
 }

@@ -61,7 +61,7 @@ impl Filesystem {
         }
         let reads = self.reads(flags);
         if writes(flags) {
-            let written = self.source.open_written(node.as_fd(), flags)?;
+            let written = self.source.open_written(node.as_fd(), flags, way(&inode))?;
             return Ok(self.handles.add_file(FileHandle::written(inode, reads, written)));
         }
         // Whoever only reads is to hear of errors now.
@@ -92,7 +92,7 @@ impl Filesystem {
     fn open_created(&self, inode: &Arc<Inode>, flags: OFlags, file: NodeFd) -> Result<HandleId> {
         let reads = self.reads(flags);
         let handle = if writes(flags) {
-            FileHandle::written(inode.clone(), reads, WrittenFile::new(file))
+            FileHandle::written(inode.clone(), reads, WrittenFile::new(file, way(inode)))
         } else {
             let atime = reads.ok_or(Errno::BADF)?;
             let direct = self.open_to_read(inode, &file, atime)?;
@@ -126,8 +126,9 @@ impl Filesystem {
 /// Past the page cache, unless it holds what was just written, which would have to be brought to the
 /// disk before it can be read from there; or unless it is the only cache that the file shall have.
 fn way(inode: &Inode) -> Way {
-    let is_excluded = inode.is_excluded.load(Ordering::Relaxed);
-    if is_excluded || inode.short_writes.are_recent(Instant::now()) {
+    if inode.is_excluded.load(Ordering::Relaxed) {
+        Way::Usual
+    } else if inode.short_writes.are_recent(Instant::now()) {
         Way::Through
     } else {
         Way::Past

@@ -2,6 +2,7 @@
 //! by file.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -11,10 +12,11 @@ use crate::block::{BLOCK_SIZE, BlockKey, FileKey, Span};
 use crate::filesystem::{Caller, Filesystem, Result};
 use crate::handles::HandleId;
 use crate::inodes::{Inode, NodeId};
+use crate::source::Stat;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 
-/// The files whose blocks stay in the cache.
+/// The files whose blocks stay in the cache, whatever their names: at most as many as the cache has blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Pins(Mutex<HashMap<NodeId, Pin>>);
 
@@ -47,19 +49,24 @@ impl Filesystem {
             Deed::Warm => self.warm(&handle, offset, len),
             Deed::Look => self.whereabouts(&handle, offset, len),
             Deed::Pin => {
-                self.pin(&handle.inode);
-                let done = self.warm(&handle, offset, len)?;
+                let is_new = self.pin(&handle.inode)?;
+                let done = self.warm(&handle, offset, len);
                 let key = handle.inode.contents.key();
-                let span = Span::of(offset, done.bytes as usize);
+                let span = Span::of(offset, done.map_or(0, |done| done.bytes as usize));
                 let pinned = self.keep(&handle.inode, span.keys(key));
+                if is_new && pinned == 0 && len > 0 {
+                    // There is no place, or it cannot be read.
+                    self.unpin(&handle.inode);
+                }
+                let done = done?;
                 Ok(Done { bytes: done.bytes.min((pinned * BLOCK_SIZE) as u64), ..done })
             }
             Deed::Unpin => {
-                self.unpin(handle.inode.id);
+                self.unpin(&handle.inode);
                 Ok(Done::default())
             }
             Deed::Drop => {
-                self.unpin(handle.inode.id);
+                self.unpin(&handle.inode);
                 let contents = &handle.inode.contents;
                 let (key, size) = contents.state();
                 // Under a new key nothing of it is found any more, with servers neither.
@@ -77,27 +84,31 @@ impl Filesystem {
         }
     }
 
-    /// Lets go of pinned blocks that nobody can ask for any more: of files that have changed, and of those that are gone.
-    /// `turn` rises from one time to the next.
+    /// Lets go of pinned blocks that nobody can ask for any more: of files that have changed, that are gone, or that are
+    /// excluded by now. `turn` rises from one time to the next.
     pub(crate) fn tidy_pins(&self, turn: usize) {
         /// The source is asked after so many files at a time whether they are still there.
-        const ASKED: usize = 64;
-        let mut gone = Vec::new();
+        const ASKED: usize = 256;
         let mut pins = self.pins.0.lock();
-        let turns = pins.len().div_ceil(ASKED).max(1);
-        for (n, (&id, pin)) in pins.iter_mut().enumerate() {
+        let mut pinned = Vec::with_capacity(pins.len());
+        for pin in pins.values_mut() {
             let key = pin.inode.contents.key();
             if key != pin.key {
                 self.cache.unpin(pin.key);
                 pin.key = key;
             }
+            pinned.push(pin.inode.clone());
+        }
+        // The source may take its time, and nobody is to wait for it.
+        drop(pins);
+        let turns = pinned.len().div_ceil(ASKED).max(1);
+        for (n, inode) in pinned.iter().enumerate() {
             let is_asked = n / ASKED == turn % turns;
-            if pin.inode.is_pinned() || is_asked && pin.inode.node().is_err() {
-                gone.push(id);
+            let is_excluded = inode.is_excluded.load(Ordering::Relaxed);
+            if is_excluded || inode.is_pinned() || is_asked && is_gone(inode) {
+                self.unpin(inode);
             }
         }
-        drop(pins);
-        gone.into_iter().for_each(|id| self.unpin(id));
     }
 
     /// Keeps those of the blocks that are here, if the file is still pinned, and says how many.
@@ -105,6 +116,9 @@ impl Filesystem {
         // Held all the while: who lets go of the file lets go of all these, or comes before.
         let mut pins = self.pins.0.lock();
         let Some(pin) = pins.get_mut(&inode.id) else { return 0 };
+        if !std::ptr::eq(&raw const *pin.inode, inode) {
+            return 0;
+        }
         let mut kept = 0;
         for key in keys {
             if key.file != pin.key {
@@ -119,21 +133,45 @@ impl Filesystem {
         kept
     }
 
-    fn pin(&self, inode: &Arc<Inode>) {
+    /// Has a file's blocks stay. Says whether that is new.
+    ///
+    /// # Errors
+    /// `NOSPC` where so many files are pinned already.
+    fn pin(&self, inode: &Arc<Inode>) -> Result<bool> {
         let mut pins = self.pins.0.lock();
-        pins.entry(inode.id).or_insert_with(|| {
-            self.inodes.hold(inode);
-            inode.stays_cached.store(true, Ordering::Relaxed);
-            Pin { inode: inode.clone(), key: inode.contents.key() }
-        });
+        match pins.get(&inode.id) {
+            Some(pin) if Arc::ptr_eq(&pin.inode, inode) => return Ok(false),
+            // A file that had the number before. The hold is this one's now, as are all look-ups.
+            Some(old) => {
+                old.inode.stays_cached.store(false, Ordering::Relaxed);
+                self.cache.unpin(old.key);
+            }
+            None if pins.len() >= self.cache.capacity_blocks() => return Err(Errno::NOSPC),
+            None => self.inodes.hold(inode),
+        }
+        inode.stays_cached.store(true, Ordering::Relaxed);
+        pins.insert(inode.id, Pin { inode: inode.clone(), key: inode.contents.key() });
+        Ok(true)
     }
 
-    fn unpin(&self, id: NodeId) {
+    fn unpin(&self, inode: &Inode) {
         let mut pins = self.pins.0.lock();
-        let Some(Pin { inode, key }) = pins.remove(&id) else { return };
+        let Some(pin) = pins.get(&inode.id) else { return };
+        if !std::ptr::eq(&raw const *pin.inode, inode) {
+            return;
+        }
         inode.stays_cached.store(false, Ordering::Relaxed);
-        self.cache.unpin(key);
+        self.cache.unpin(pin.key);
+        pins.remove(&inode.id);
         drop(pins);
-        self.forget(id, 1);
+        self.forget(inode.id, 1);
+    }
+}
+
+/// Whether nobody can open it any more. Where the source does not say, it is not.
+fn is_gone(inode: &Inode) -> bool {
+    match inode.node().and_then(|node| Stat::of(node.as_fd())) {
+        Ok(stat) => stat.links == 0 && inode.counts_links,
+        Err(error) => [Errno::STALE, Errno::NOENT].contains(&error),
     }
 }

@@ -178,7 +178,9 @@ impl Filesystem {
                         Err(error) => return reply.error(error),
                     };
                 }
-                self.read_past_cache(&handle, offset, len, reply);
+                if !self.read_past_cache(&handle, offset, len, reply) {
+                    return;
+                }
                 self.metrics.count_bytes(Layer::Source, len);
                 Layer::Source
             }
@@ -199,10 +201,11 @@ impl Filesystem {
     ) {
         let this = self.clone();
         let read = move || {
-            this.read_past_cache(&handle, offset, len, reply);
-            this.metrics.count_read(Layer::Source, began.elapsed());
-            this.metrics.count_bytes(Layer::Source, len);
-            this.profiles.note(&handle, Layer::Source, len);
+            if this.read_past_cache(&handle, offset, len, reply) {
+                this.metrics.count_read(Layer::Source, began.elapsed());
+                this.metrics.count_bytes(Layer::Source, len);
+                this.profiles.note(&handle, Layer::Source, len);
+            }
         };
         match self.workers.seat() {
             Some(_seat) => read(),
@@ -210,8 +213,14 @@ impl Filesystem {
         }
     }
 
-    /// Answers from the source without keeping anything.
-    fn read_past_cache(&self, handle: &FileHandle, offset: u64, len: usize, reply: impl ReadReply) {
+    /// Answers from the source without keeping anything. Whether it could be read.
+    fn read_past_cache(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        len: usize,
+        reply: impl ReadReply,
+    ) -> bool {
         let span = Span::of(offset, len);
         let result = (|| {
             let file = self.direct(handle)?;
@@ -225,8 +234,12 @@ impl Filesystem {
         match result {
             Ok((mut buffer, from, to)) => {
                 reply.parts(&[IoSlice::new(&buffer.bytes_mut()[from..to])]);
+                true
             }
-            Err(error) => reply.error(error),
+            Err(error) => {
+                reply.error(error);
+                false
+            }
         }
     }
 

@@ -115,8 +115,8 @@ pub(crate) fn run(plan: &Plan, mut reload: Reload, ready: impl FnOnce()) -> Resu
         )
     });
     let metrics = metrics.transpose()?;
-    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move |line| {
-        control::answer(&asked.0, &asked.1, line)
+    let socket = StatusSocket::serve(status::socket_path(&plan.mountpoint), move |line, asker| {
+        control::answer(&asked.0, &asked.1, line, asker)
     });
     if let Err(error) = &socket {
         tracing::warn!(%error, "no status socket: 'rampool status' will not show this mount");

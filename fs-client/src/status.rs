@@ -1,5 +1,6 @@
 //! `rampool status`: what a mount tells about itself, and how it is shown.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
@@ -29,8 +30,9 @@ pub(crate) fn socket_path(mountpoint: &Path) -> PathBuf {
 /// A mount, as it tells about itself. The keys are what scripts rely on.
 #[derive(Serialize)]
 struct MountReport<'a> {
-    mountpoint: &'a Path,
-    source: &'a Path,
+    /// JSON is text; of other paths, what can be shown.
+    mountpoint: Cow<'a, str>,
+    source: Cow<'a, str>,
     pid: u32,
     uptime_seconds: f64,
     cache: CacheReport,
@@ -114,8 +116,8 @@ pub(crate) fn document(facts: &Facts, filesystem: &Filesystem) -> String {
         Some(DemandReport { cache_bytes, hit_ratio: filesystem.demand.hit_ratio(blocks)? })
     });
     let report = MountReport {
-        mountpoint: &facts.mountpoint,
-        source: &facts.source,
+        mountpoint: facts.mountpoint.to_string_lossy(),
+        source: facts.source.to_string_lossy(),
         pid: std::process::id(),
         uptime_seconds: facts.started.elapsed().as_secs_f64(),
         cache: CacheReport {
@@ -185,7 +187,11 @@ pub(crate) fn reports(mountpoint: Option<&Path>) -> Result<Vec<Value>, Failure> 
                 None
             }
         })
-        .map(|document| parse(&document))
+        // One that speaks otherwise does not hide the others.
+        .map(|document| {
+            parse(&document).inspect_err(|failure| rampool_cli::say!("rampool: {failure}"))
+        })
+        .filter_map(|report| report.ok().map(Ok))
         .collect()
 }
 

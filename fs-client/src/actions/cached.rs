@@ -1,8 +1,7 @@
 //! `rampool cached`: how much of files is in the cache, pinned, and with servers.
 
-use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, Table, TableStyle};
@@ -13,7 +12,7 @@ use serde_json::json;
 
 use super::call::{Deed, LEN_MAX, call};
 use super::explain;
-use super::walk::Paths;
+use super::walk::{Entry, Paths};
 use crate::args::Format;
 use crate::failure::Failure;
 use crate::tell;
@@ -35,7 +34,8 @@ pub(crate) struct CachedArgs {
 /// How much of some files is where.
 #[derive(Debug, Default, Serialize)]
 struct Where {
-    path: PathBuf,
+    /// JSON is text; of other paths, what can be shown.
+    path: String,
     files: u64,
     bytes: u64,
     cached_bytes: u64,
@@ -50,11 +50,10 @@ pub(crate) fn run(args: &CachedArgs) -> Result<ExitCode, Failure> {
     let mut failed = false;
     let mut all = Vec::new();
     for named in &args.paths {
-        let mut whole = Where { path: named.clone(), ..Where::default() };
+        let mut whole = Where { path: named.to_string_lossy().into_owned(), ..Where::default() };
         for found in Paths::new(std::slice::from_ref(named), None)?.files() {
-            let file = found.and_then(|(path, found)| {
-                look(&path, found.len())
-                    .map_err(|why| format!("{}: {}", path.display(), explain(why)))
+            let file = found.and_then(|entry| {
+                look(&entry).map_err(|why| format!("{}: {}", entry.path.display(), explain(why)))
             });
             match file {
                 Ok(file) if args.each => all.push(file),
@@ -86,10 +85,10 @@ impl Where {
     }
 }
 
-fn look(path: &Path, size: u64) -> Result<Where, Errno> {
-    let file =
-        File::open(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    let mut found = Where { path: path.to_owned(), files: 1, bytes: size, ..Where::default() };
+fn look(entry: &Entry) -> Result<Where, Errno> {
+    let (file, size) = (entry.open()?, entry.size);
+    let path = entry.path.to_string_lossy().into_owned();
+    let mut found = Where { path, files: 1, bytes: size, ..Where::default() };
     for offset in (0..size).step_by(LEN_MAX) {
         let len = (size - offset).min(LEN_MAX as u64);
         let done = call(file.as_fd(), Deed::Look, offset, len as usize)?;
@@ -117,7 +116,7 @@ fn table(all: &[Where]) -> String {
             size(of.pinned_bytes),
             size(of.lent_bytes),
             share(of.lent_bytes),
-            of.path.display().to_string(),
+            of.path.clone(),
         ]);
     }
     for column in 0..=5 {

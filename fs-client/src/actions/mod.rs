@@ -4,9 +4,8 @@ pub(crate) mod cached;
 pub(crate) mod call;
 mod walk;
 
-use std::fs::{File, Metadata};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -19,7 +18,7 @@ use rustix::io::Errno;
 use serde_json::json;
 
 use self::call::{Deed, LEN_MAX, call};
-use self::walk::Paths;
+use self::walk::{Entry, Paths};
 use crate::args::Format;
 use crate::failure::Failure;
 use crate::tell;
@@ -75,6 +74,8 @@ pub(crate) fn let_go(args: &FilesArgs, forget: bool) -> Result<ExitCode, Failure
 struct Account {
     files: AtomicU64,
     failed: AtomicU64,
+    /// Of those below a directory, as they are not to be cached.
+    excluded: AtomicU64,
     /// Of the files, whether they are in the cache now or not.
     bytes: AtomicU64,
     /// By where they came from: the cache itself, servers, the source.
@@ -91,35 +92,41 @@ fn act(args: &FilesArgs, deed: Deed, rate: Option<ByteSize>) -> Result<ExitCode,
     let reads = matches!(deed, Deed::Warm | Deed::Pin);
     let bar = progress(reads);
     // What there is to do; what cannot be found is told of when its turn comes.
-    for (_, found) in paths.files().flatten().take_while(|_| !stopped()) {
-        bar.inc_length(if reads { found.len() } else { 1 });
+    for entry in paths.files().flatten().take_while(|_| !stopped()) {
+        bar.inc_length(if reads { entry.size } else { 1 });
     }
     let (account, pace) = (Account::default(), Pace::new(rate));
     let complain = |text: &str| {
         account.failed.fetch_add(1, Relaxed);
         bar.suspend(|| rampool_cli::say!("rampool: {text}"));
     };
-    let (hand_out, next) = mpsc::sync_channel::<(PathBuf, Metadata)>(AT_ONCE);
+    let (hand_out, next) = mpsc::sync_channel::<Entry>(AT_ONCE);
     let next = Mutex::new(next);
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let file = next.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((path, found)) = file else { return };
+                    let Ok(entry) = file else { return };
                     if stopped() {
                         continue;
                     }
-                    let done = do_to_file(&path, found.len(), deed, |bytes, done| {
+                    let done = do_to_file(&entry, deed, |bytes, done| {
                         bar.inc(bytes);
                         account.bytes.fetch_add(bytes, Relaxed);
                         account.note(done);
-                        pace.wait(bytes);
+                        pace.wait(done.remote + done.source, &stopped);
                         !stopped()
                     });
                     match done {
                         Ok(()) => drop(account.files.fetch_add(1, Relaxed)),
-                        Err(error) => complain(&format!("{}: {}", path.display(), explain(error))),
+                        // Who names a directory means what is cached of it.
+                        Err(Errno::NOTSUP) if !entry.is_named => {
+                            account.excluded.fetch_add(1, Relaxed);
+                        }
+                        Err(error) => {
+                            complain(&format!("{}: {}", entry.path.display(), explain(error)));
+                        }
                     }
                     if !reads {
                         bar.inc(1);
@@ -129,7 +136,7 @@ fn act(args: &FilesArgs, deed: Deed, rate: Option<ByteSize>) -> Result<ExitCode,
         }
         for found in paths.files().take_while(|_| !stopped()) {
             match found {
-                Ok(file) => drop(hand_out.send(file)),
+                Ok(entry) => drop(hand_out.send(entry)),
                 Err(error) => complain(&error),
             }
         }
@@ -137,22 +144,21 @@ fn act(args: &FilesArgs, deed: Deed, rate: Option<ByteSize>) -> Result<ExitCode,
     });
     bar.finish_and_clear();
     tell(&account.tell(deed, began.elapsed(), stopped(), args.format))?;
+    let is_whole = deed != Deed::Pin || account.left() == 0;
     Ok(match account.failed.into_inner() {
         _ if stopped() => ExitCode::from(INTERRUPTED),
-        0 => ExitCode::SUCCESS,
+        0 if is_whole => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }
 
 /// Does it to one file, piece by piece where it is read: `each` is told of every piece, and says whether to go on.
 fn do_to_file(
-    path: &Path,
-    size: u64,
+    entry: &Entry,
     deed: Deed,
     mut each: impl FnMut(u64, call::Done) -> bool,
 ) -> Result<(), Errno> {
-    let file =
-        File::open(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let (file, size) = (entry.open()?, entry.size);
     if matches!(deed, Deed::Unpin | Deed::Drop) || size == 0 {
         return call(file.as_fd(), deed, 0, 0).map(drop);
     }
@@ -170,6 +176,8 @@ fn explain(error: Errno) -> String {
         Errno::NOTTY => "is not on a mount of this version of rampool".to_owned(),
         Errno::NOTSUP => "is excluded from the cache".to_owned(),
         Errno::PERM => "only who has mounted it, and root, may do that".to_owned(),
+        Errno::NOSPC => "no more files can be pinned than the cache has blocks".to_owned(),
+        Errno::STALE | Errno::LOOP => "was replaced meanwhile".to_owned(),
         error => plain(error),
     }
 }
@@ -197,15 +205,22 @@ impl Account {
         }
     }
 
+    /// Bytes that are not in the cache though they were asked for.
+    fn left(&self) -> u64 {
+        let here: u64 = self.came.iter().map(|from| from.load(Relaxed)).sum();
+        self.bytes.load(Relaxed).saturating_sub(here)
+    }
+
     fn tell(&self, deed: Deed, took: Duration, stopped: bool, format: Format) -> String {
-        let [files, failed, bytes] =
-            [&self.files, &self.failed, &self.bytes].map(|count| count.load(Relaxed));
+        let [files, failed, excluded, bytes] =
+            [&self.files, &self.failed, &self.excluded, &self.bytes]
+                .map(|count| count.load(Relaxed));
         let [local, remote, source] = [0, 1, 2].map(|layer: usize| self.came[layer].load(Relaxed));
         let here = local + remote + source;
         let seconds = took.as_secs_f64();
         if format == Format::Json {
             let done = json!({
-                "files": files, "failed": failed, "interrupted": stopped, "seconds": seconds,
+                "files": files, "failed": failed, "excluded": excluded, "interrupted": stopped, "seconds": seconds,
                 "bytes": bytes, "cached_bytes": here,
                 "from_bytes": { "local": local, "remote": remote, "source": source },
             });
@@ -225,7 +240,10 @@ impl Account {
             );
         }
         text.push('\n');
-        let left = ByteSize(bytes.saturating_sub(here));
+        if excluded > 0 {
+            text += &format!("{excluded} are excluded from the cache\n");
+        }
+        let left = ByteSize(self.left());
         if left.bytes() > 0 {
             text += &match deed {
                 Deed::Pin => format!(
@@ -253,15 +271,22 @@ impl Pace {
         Self { rate, next: Mutex::new(Instant::now()) }
     }
 
-    /// After `bytes` were read: until as many more may be.
-    fn wait(&self, bytes: u64) {
+    /// After `bytes` were read: until as many more may be, or it is stopped.
+    fn wait(&self, bytes: u64, stopped: &dyn Fn() -> bool) {
+        const STEP: Duration = Duration::from_millis(100);
         let Some(rate) = self.rate else { return };
-        let pause = {
+        let until = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            *next = (*next).max(now) + Duration::from_secs_f64(bytes as f64 / rate.bytes() as f64);
-            next.saturating_duration_since(now)
+            let takes = Duration::from_secs_f64(bytes as f64 / rate.bytes() as f64);
+            *next = (*next).max(Instant::now()) + takes;
+            *next
         };
-        std::thread::sleep(pause);
+        while !stopped() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(STEP));
+        }
     }
 }

@@ -1,72 +1,147 @@
 //! The files that an action is for: those that were named, and all below the directories among them.
 
-use std::fs::Metadata;
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
 use std::io::{BufRead as _, BufReader, Read};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use rampool_cli::plain::plain;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use walkdir::WalkDir;
 
 use crate::failure::Failure;
-use crate::mounts;
-use rampool_cli::plain::plain;
+use crate::mounts::Ours;
 
-/// A file, or why it could not be found.
-pub(super) type Found = Result<(PathBuf, Metadata), String>;
+/// A file of a mount.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    /// Its length when it was found.
+    pub(super) size: u64,
+    /// It was named, and not found below a directory.
+    pub(super) is_named: bool,
+}
 
 /// What was named.
-pub(super) struct Paths(Vec<PathBuf>);
+pub(super) struct Paths {
+    named: Vec<PathBuf>,
+    /// What is said of a file that is not there when its turn comes, rather than of all at once.
+    ours: Ours,
+}
+
+impl Entry {
+    /// Opens it to read. Whoever may change the tree meanwhile leads nowhere else: a link below a directory is not followed,
+    /// and what is no regular file any more is not waited for.
+    pub(super) fn open(&self) -> Result<File, Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let links = if self.is_named { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let file = File::from(openat(CWD, &self.path, flags | links, Mode::empty())?);
+        let found =
+            file.metadata().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        if found.is_file() { Ok(file) } else { Err(Errno::STALE) }
+    }
+}
 
 impl Paths {
     /// Those named in words, and in a file's lines; `-` is standard input.
-    pub(super) fn new(named: &[PathBuf], list: Option<&Path>) -> Result<Self, Failure> {
-        let mut paths = named.to_vec();
+    ///
+    /// # Errors
+    /// A word that is on no mount of ours; the list cannot be read.
+    pub(super) fn new(words: &[PathBuf], list: Option<&Path>) -> Result<Self, Failure> {
+        let ours = Ours::now();
+        for path in words {
+            check(&ours, path).map_err(Failure::usage)?;
+        }
+        let mut named = words.to_vec();
         if let Some(list) = list {
             let cannot = |error: std::io::Error| {
                 Failure::usage(format!("--from-list {}: {}", list.display(), plain(&error)))
             };
             let lines: Box<dyn Read> = match list.to_str() {
                 Some("-") => Box::new(std::io::stdin()),
-                _ => Box::new(std::fs::File::open(list).map_err(cannot)?),
+                _ => Box::new(File::open(list).map_err(cannot)?),
             };
-            for line in BufReader::new(lines).lines() {
+            for line in BufReader::new(lines).split(b'\n') {
                 let line = line.map_err(cannot)?;
                 if !line.is_empty() {
-                    paths.push(line.into());
+                    named.push(OsString::from_vec(line).into());
                 }
             }
         }
-        for path in &paths {
-            let found = std::fs::canonicalize(path).map_err(|error| {
-                Failure::usage(format!("{}: {}", path.display(), plain(&error)))
-            })?;
-            if mounts::holding(&found).is_none() {
-                return Err(Failure::usage(format!(
-                    "{} is on no mount of rampool; 'rampool status' shows what is mounted",
-                    path.display()
-                )));
-            }
-        }
-        Ok(Self(paths))
+        Ok(Self { named, ours })
     }
 
-    /// All regular files, each directory's in the order of their names. Links are not followed, but for those named, and no other
-    /// mount is entered.
-    pub(super) fn files(&self) -> impl Iterator<Item = Found> {
-        self.0.iter().flat_map(|path| {
-            let walk = WalkDir::new(path).same_file_system(true).sort_by_file_name();
-            walk.into_iter().filter_map(|entry| match entry {
-                Ok(entry) => match std::fs::metadata(entry.path()) {
-                    // A link that was named.
-                    Ok(found) if found.is_file() && entry.depth() == 0 => {
-                        Some(Ok((entry.into_path(), found)))
-                    }
-                    Ok(found) if entry.file_type().is_file() => {
-                        Some(Ok((entry.into_path(), found)))
-                    }
-                    _ => None,
-                },
-                Err(error) => Some(Err(error.to_string())),
-            })
+    /// All regular files, each directory's in the order of their names, or why one could not be found. Links are not followed, but
+    /// for those named, and no other mount is entered.
+    pub(super) fn files(&self) -> impl Iterator<Item = Result<Entry, String>> {
+        self.named.iter().flat_map(|path| {
+            let bad = check(&self.ours, path).err().map(Err);
+            let walk = bad
+                .is_none()
+                .then(|| WalkDir::new(path).same_file_system(true).sort_by_file_name().into_iter());
+            let found = walk.into_iter().flatten().filter_map(|entry| match entry {
+                Ok(entry) if entry.depth() == 0 && !entry.file_type().is_dir() => {
+                    named(entry.into_path())
+                }
+                Ok(entry) if entry.file_type().is_file() => {
+                    let found = entry.metadata().map_err(|error| plain(&error));
+                    Some(found.map(|found| Entry {
+                        path: entry.into_path(),
+                        size: found.len(),
+                        is_named: false,
+                    }))
+                }
+                Ok(_) => None,
+                Err(error) => Some(Err(plain(&error))),
+            });
+            bad.into_iter().chain(found)
         })
+    }
+}
+
+/// What was named and is no directory; a link to a directory was walked.
+fn named(path: PathBuf) -> Option<Result<Entry, String>> {
+    let found: std::io::Result<Metadata> = std::fs::metadata(&path);
+    match found {
+        Ok(found) if found.is_file() => Some(Ok(Entry { path, size: found.len(), is_named: true })),
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some(Err(format!("{}: is no regular file", path.display()))),
+        Err(error) => Some(Err(format!("{}: {}", path.display(), plain(&error)))),
+    }
+}
+
+/// Whether a path is there, and on a mount of ours.
+fn check(ours: &Ours, path: &Path) -> Result<(), String> {
+    let found = std::fs::canonicalize(path)
+        .map_err(|error| format!("{}: {}", path.display(), plain(&error)))?;
+    if !ours.hold(&found) {
+        return Err(format!(
+            "{} is on no mount of rampool; 'rampool status' shows what is mounted",
+            path.display()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_was_replaced_meanwhile_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("file"), "").unwrap();
+        symlink("file", path("link")).unwrap();
+        rustix::fs::mkfifoat(CWD, path("fifo"), Mode::RUSR).unwrap();
+        let open =
+            |name: &str, is_named| Entry { path: path(name), size: 0, is_named }.open().map(drop);
+        assert_eq!([open("file", false), open("link", true)], [Ok(()), Ok(())]);
+        assert_eq!(open("link", false), Err(Errno::LOOP));
+        // It does not wait for a writer.
+        assert_eq!(open("fifo", false), Err(Errno::STALE));
     }
 }

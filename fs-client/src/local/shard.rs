@@ -1,11 +1,11 @@
 //! A part of the index: the blocks that a policy may give up, and those that are pinned.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use rampool_policy::Policy;
 
 use crate::arena::SlotId;
-use crate::block::{BlockKey, FileKey};
+use crate::block::{BlockIndex, BlockKey, FileKey};
 
 /// The index's hold on a slot.
 #[derive(Clone, Copy)]
@@ -18,7 +18,8 @@ pub(super) struct Cached {
 /// The blocks of some groups.
 pub(super) struct Shard {
     policy: Box<dyn Policy<BlockKey, Cached>>,
-    pinned: HashMap<BlockKey, Cached>,
+    /// In order, so that a file's are found without looking at all.
+    pinned: BTreeMap<BlockKey, Cached>,
     pinned_max: usize,
 }
 
@@ -28,7 +29,7 @@ const PINNED_QUARTERS: usize = 3;
 impl Shard {
     /// An empty one, for so many blocks.
     pub(super) fn new(policy: Box<dyn Policy<BlockKey, Cached>>, blocks: usize) -> Self {
-        Self { policy, pinned: HashMap::new(), pinned_max: blocks / 4 * PINNED_QUARTERS }
+        Self { policy, pinned: BTreeMap::new(), pinned_max: blocks / 4 * PINNED_QUARTERS }
     }
 
     /// Finds a block and notes a use.
@@ -92,11 +93,9 @@ impl Shard {
 
     /// Leaves the pinned blocks of a file to the policy again.
     pub(super) fn unpin(&mut self, file: FileKey) {
-        for (key, cached) in self.pinned.extract_if(|key, _| key.file == file) {
+        let [first, last] = [0, u64::MAX].map(|index| BlockKey { file, index: BlockIndex(index) });
+        for (key, cached) in self.pinned.extract_if(first..=last, |_, _| true) {
             self.policy.insert(key, cached);
-        }
-        if self.pinned.is_empty() {
-            self.pinned = HashMap::new();
         }
     }
 

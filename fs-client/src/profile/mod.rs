@@ -4,11 +4,12 @@ pub(crate) mod show;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rampool_cli::status::Asker;
 use serde::{Deserialize, Serialize};
 
 use crate::filesystem::Filesystem;
@@ -19,6 +20,9 @@ use crate::rules;
 
 /// Files that one profile counts; reads of further ones are counted together.
 const FILES_MAX: usize = 100_000;
+
+/// Each read costs more with each that counts it.
+const RUNNING_MAX: usize = 4;
 
 /// What is being counted at present.
 #[derive(Debug, Default)]
@@ -52,6 +56,23 @@ impl Profiles {
         }
     }
 
+    /// Counts into `profile` as well. False where as many count as may.
+    fn begin(&self, profile: &Arc<Profile>) -> bool {
+        let mut running = self.running.lock();
+        let has_room = running.len() < RUNNING_MAX;
+        if has_room {
+            running.push(profile.clone());
+            self.is_on.store(true, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    fn end(&self, profile: &Arc<Profile>) {
+        let mut running = self.running.lock();
+        running.retain(|other| !Arc::ptr_eq(other, profile));
+        self.is_on.store(!running.is_empty(), Ordering::Relaxed);
+    }
+
     #[cold]
     fn count(&self, handle: &FileHandle, layer: Layer, len: usize) {
         for profile in self.running.lock().iter() {
@@ -75,31 +96,33 @@ impl Profiles {
     }
 }
 
-/// Counts for so long, unless the mount ends; most reads past the cache first.
-pub(crate) fn profile(filesystem: &std::sync::Weak<Filesystem>, time: Duration) -> Vec<FileReads> {
+/// Counts for so long, unless the mount ends or nobody waits for it any more; most reads past the cache first. None where
+/// others are counting.
+pub(crate) fn profile(
+    filesystem: &Weak<Filesystem>,
+    time: Duration,
+    asker: &Asker<'_>,
+) -> Option<Vec<FileReads>> {
     const STEP: Duration = Duration::from_millis(100);
     let profile = Arc::new(Profile::default());
-    let change = |change: &dyn Fn(&mut Vec<Arc<Profile>>)| {
-        if let Some(filesystem) = filesystem.upgrade() {
-            let profiles = &filesystem.profiles;
-            let mut running = profiles.running.lock();
-            change(&mut running);
-            profiles.is_on.store(!running.is_empty(), Ordering::Relaxed);
-        }
-    };
-    change(&|running| running.push(profile.clone()));
+    // Not held: the mount may end meanwhile.
+    if !filesystem.upgrade()?.profiles.begin(&profile) {
+        return None;
+    }
     let end = Instant::now() + time;
-    while filesystem.strong_count() > 0 {
+    while filesystem.strong_count() > 0 && !asker.is_gone() {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
         }
         std::thread::sleep(left.min(STEP));
     }
-    change(&|running| running.retain(|other| !Arc::ptr_eq(other, &profile)));
+    if let Some(filesystem) = filesystem.upgrade() {
+        filesystem.profiles.end(&profile);
+    }
     let mut files: Vec<FileReads> = std::mem::take(&mut *profile.0.lock()).into_values().collect();
     FileReads::sort(&mut files);
-    files
+    Some(files)
 }
 
 impl FileReads {

@@ -39,6 +39,9 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Instead of a path: all files beyond those that are counted singly.
+const OTHERS: &str = "(others)";
+
 /// Counts and shows.
 pub(crate) fn run(args: &ProfileArgs) -> Result<(), Failure> {
     let takes = Duration::from_secs_f64(args.seconds);
@@ -69,7 +72,7 @@ fn below(source: &Path, path: &str) -> String {
     let below = Path::new(path).strip_prefix(source).map(Path::to_string_lossy);
     match below {
         Ok(below) => below.into_owned(),
-        Err(_) if path.is_empty() => "(others)".to_owned(),
+        Err(_) if path.is_empty() => OTHERS.to_owned(),
         Err(_) => path.to_owned(),
     }
 }
@@ -78,6 +81,9 @@ fn below(source: &Path, path: &str) -> String {
 fn by_directory(files: &[FileReads]) -> Vec<FileReads> {
     let mut directories: BTreeMap<String, FileReads> = BTreeMap::new();
     for file in files {
+        if file.path == OTHERS {
+            continue;
+        }
         let parent = Path::new(&file.path).parent().map(Path::to_string_lossy);
         let path = parent.filter(|parent| !parent.is_empty()).unwrap_or(".".into()).into_owned();
         let of = directories.entry(path.clone()).or_default();

@@ -38,7 +38,7 @@ use crate::read::ReadReply;
 use crate::remote::races::tier_next_door;
 use crate::remote::{Offer, Tier};
 use crate::rules::Rules;
-use crate::source::{Atime, DirectFile, NodeFd, Source, Stat, WrittenFile};
+use crate::source::{Atime, DirectFile, NodeFd, Source, Stat, Way, WrittenFile};
 use crate::staging::Staging;
 use crate::timeouts::{LiveTimeouts, Timeouts};
 use crate::workers::Workers;
@@ -199,7 +199,7 @@ impl World {
     /// Opens the file.
     pub(super) fn open(&self) -> HandleId {
         let copy = || NodeFd::from(self.file.try_clone().unwrap());
-        let written = WrittenFile::new(copy());
+        let written = WrittenFile::new(copy(), Way::Past);
         let handle = FileHandle::written(self.inode.clone(), Some(Atime::AsSource), written);
         handle.direct.set(DirectFile::buffered(copy())).expect("not open yet");
         self.fs.handles.add_file(handle)

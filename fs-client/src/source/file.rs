@@ -44,6 +44,8 @@ pub(crate) enum Way {
     Past,
     /// Through it: pages that were just written would have to be brought to the disk first.
     Through,
+    /// As anybody does: the kernel reads ahead, and keeps what it likes.
+    Usual,
 }
 
 /// What a read has given.
@@ -79,7 +81,7 @@ pub(crate) enum Durability {
 #[derive(Debug)]
 pub(crate) struct WrittenFile {
     file: NodeFd,
-    /// False once the source has refused `RWF_DONTCACHE`.
+    /// False once the source has refused `RWF_DONTCACHE`, or where the kernel may keep what is written.
     dontcache: AtomicBool,
 }
 
@@ -98,7 +100,7 @@ impl Source {
         };
         let opened = match way {
             Way::Past => self.reopen(node, read | OFlags::DIRECT),
-            Way::Through => self.reopen(node, read),
+            Way::Through | Way::Usual => self.reopen(node, read),
         };
         match opened {
             Ok(file) => Ok(DirectFile::new(file.into(), atime, way)),
@@ -115,7 +117,12 @@ impl Source {
 
     /// Opens a regular file for writing. Each write says for itself whether it appends and how
     /// durable it is to be.
-    pub(crate) fn open_written(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<WrittenFile> {
+    pub(crate) fn open_written(
+        &self,
+        node: BorrowedFd<'_>,
+        flags: OFlags,
+        way: Way,
+    ) -> Result<WrittenFile> {
         let mode = if flags.contains(OFlags::RDWR) { OFlags::RDWR } else { OFlags::WRONLY };
         let file = match self.reopen(node, mode) {
             // A file that may only be appended to (chattr +a).
@@ -124,7 +131,7 @@ impl Source {
             }
             opened => opened?,
         };
-        Ok(WrittenFile::new(file.into()))
+        Ok(WrittenFile::new(file.into(), way))
     }
 
     /// Lets go of the clean pages that the kernel keeps of a file.
@@ -224,6 +231,9 @@ impl DirectFile {
             },
             (Way::Past, Some(through)) => read_through(through, buffers, offset),
             (Way::Through, _) => read_through(&self.file, buffers, offset),
+            (Way::Usual, _) => {
+                preadv(&self.file, buffers, offset).map(|bytes| Got { bytes, is_stored: false })
+            }
         }
     }
 }
@@ -266,9 +276,9 @@ fn read_through(file: &NodeFd, buffers: &mut [IoSliceMut<'_>], offset: u64) -> R
 }
 
 impl WrittenFile {
-    /// Wraps a descriptor that was opened for writing.
-    pub(crate) fn new(file: NodeFd) -> Self {
-        Self { file, dontcache: AtomicBool::new(true) }
+    /// Wraps a descriptor that was opened for writing. By the usual way the kernel keeps what was written.
+    pub(crate) fn new(file: NodeFd, way: Way) -> Self {
+        Self { file, dontcache: AtomicBool::new(way != Way::Usual) }
     }
 
     /// Writes `data` at `offset` and returns how much of it the source took.

@@ -8,7 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Keys, Mounted, Server, noise, rampool, read_at_random, root, run};
+use crate::support::{
+    Keys, Mounted, Server, noise, rampool, read_at_random, root, run, wait_for_exit, wait_until,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -142,17 +144,39 @@ fn a_pinned_file_that_is_removed_is_let_go_of() {
 }
 
 #[test]
+fn a_pinned_file_that_somebody_else_replaces_is_let_go_of() {
+    let mut mounted = with_files(&[("pinned", 4), ("kept", 1)]);
+    mounted.mount(&[]);
+    act(&mounted, &["pin"], &["pinned", "kept"]);
+    // It is looked at while it is still there, too.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let [old, new] = ["pinned", "new"].map(|name| mounted.source.join(name));
+    fs::write(&new, noise(9, MIB)).unwrap();
+    fs::rename(new, old).unwrap();
+    mounted.wait_until("its blocks go", |status| status["cache"]["pinned_blocks"] == 256);
+    assert_eq!(read(&mounted, "pinned"), MIB as u64);
+    mounted.unmount();
+}
+
+#[test]
 fn no_more_is_pinned_than_leaves_room_for_others() {
     let mut mounted = with_files(&[("large", 30), ("other", 1)]);
     mounted.mount(&[]);
-    let done = act(&mounted, &["pin"], &["large"]);
+    let mut pin = rampool();
+    let output = pin.args(["pin", "-w", "json"]).arg(mounted.path("large")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "not all of it is");
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     let pinned = done["cached_bytes"].as_u64().unwrap();
     assert!((10..13).contains(&(pinned as usize / MIB)), "three quarters of 16 MiB: {done}");
     act(&mounted, &["warm"], &["other"]);
     assert_eq!(read(&mounted, "other"), 0);
-    let text = run(rampool().arg("pin").arg(mounted.path("large")));
+    let text = rampool().arg("pin").arg(mounted.path("other")).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("are not pinned"), "{text}");
+    assert!(text.contains("1 MiB are not pinned"), "{text}");
+    // What found no place is not pinned later either.
+    act(&mounted, &["unpin"], &["large"]);
+    read(&mounted, "other");
+    assert_eq!(mounted.number("/cache/pinned_blocks"), 0);
     mounted.unmount();
 }
 
@@ -214,6 +238,17 @@ fn what_cannot_be_done_is_said_and_the_rest_done() {
     refuse(&[&mounted.path("none")], "none: No such file or directory");
     refuse(&[&mounted.path("b"), &mounted.path("a")], "b: is excluded from the cache");
     assert_eq!(read(&mounted, "a"), 0, "the other one was warmed");
+    let output = rampool().arg("warm").arg(&mounted.mountpoint).output().unwrap();
+    assert!(output.status.success() && says(&output).is_empty(), "{}", says(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("warmed 1 file,") && said.contains("1 are excluded"), "{said}");
+    let fifo = mounted.source.join("fifo");
+    run(Command::new("mkfifo").arg(&fifo));
+    refuse(&[&mounted.path("fifo")], "fifo: is no regular file");
+    let list = mounted.source.join("list");
+    let lines = [mounted.path("none"), mounted.path("a")].map(|path| path.display().to_string());
+    fs::write(&list, lines.join("\n")).unwrap();
+    refuse(&[Path::new("--from-list"), &list], "none: No such file or directory");
     let output = rampool().args(["warm", "--rate", "0"]).arg(mounted.path("a")).output().unwrap();
     assert!(says(&output).contains("would never end"), "{}", says(&output));
     mounted.unmount();
@@ -224,13 +259,14 @@ fn what_warms_can_be_interrupted() {
     let mut mounted = with_files(&[("a", 20)]);
     mounted.mount(&[]);
     let mut command = rampool();
-    command.args(["warm", "--rate", "1M", "-w", "json"]).arg(mounted.path("a"));
-    let warming = command.stdout(Stdio::piped()).spawn().unwrap();
+    // For the pause behind the first piece alone it would be asked to wait for minutes.
+    command.args(["warm", "--rate", "10K", "-w", "json"]).arg(mounted.path("a"));
+    let mut warming = command.stdout(Stdio::piped()).spawn().unwrap();
     mounted.wait_until("it has begun", |status| status["cache"]["blocks"].as_u64() > Some(0));
     let pid = rustix::process::Pid::from_child(&warming);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(wait_for_exit(&mut warming).code(), Some(130));
     let output = warming.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130));
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(done["interrupted"], true);
     assert!(done["bytes"].as_u64() < Some(20 * MIB as u64), "{done}");
@@ -267,6 +303,27 @@ fn excluded_files_are_read_and_written_and_not_cached() {
 }
 
 #[test]
+fn the_kernel_caches_what_is_excluded() {
+    let mut mounted = with_files(&[("excluded", 2), ("cached", 2)]);
+    mounted.mount(&["--exclude", "excluded"]);
+    let in_page_cache = |name: &str| {
+        let mut fincore = Command::new("fincore");
+        fincore.args(["--noheadings", "--bytes", "--output", "RES"]).arg(mounted.source.join(name));
+        let output = String::from_utf8(run(&mut fincore).stdout).unwrap();
+        output.trim().parse::<usize>().unwrap()
+    };
+    for name in ["excluded", "cached"] {
+        let file = fs::File::open(mounted.source.join(name)).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        assert_eq!(in_page_cache(name), 0);
+        fs::read(mounted.path(name)).unwrap();
+    }
+    assert_eq!([in_page_cache("excluded"), in_page_cache("cached")], [2 * MIB, 0]);
+    mounted.unmount();
+}
+
+#[test]
 fn the_memory_of_a_mount_is_limited_and_given_back() {
     let mut mounted = with_files(&[("a", 60)]);
     mounted.mount(&["--cache-size", "128M"]);
@@ -288,6 +345,13 @@ fn the_memory_of_a_mount_is_limited_and_given_back() {
     act(&mounted, &["warm"], &["a"]);
     assert_eq!(read(&mounted, "a"), 0, "all of it is here again");
 
+    let machine = fs::read_to_string("/proc/meminfo").unwrap();
+    let machine: f64 = machine.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(limit("1%").status.success());
+    let share = mounted.number("/cache/size_bytes") as f64 / (machine * 1024.0);
+    assert!(share <= 0.0101, "{share} of the machine, or less in a cgroup");
+    let refused = limit("900T");
+    assert!(says(&refused).contains("more than there is"), "{}", says(&refused));
     let refused = limit("1M");
     assert_eq!(refused.status.code(), Some(1));
     assert!(says(&refused).contains("too little"), "{}", says(&refused));
@@ -339,5 +403,33 @@ fn a_profile_names_what_is_read_and_from_where() {
     assert_eq!(profile["directories"][0]["path"], "db");
     let late = rampool().args(["profile", "--seconds", "0.2"]).arg(&mounted.mountpoint).output();
     assert_eq!(String::from_utf8(late.unwrap().stdout).unwrap(), "nothing was read in 0.2 s\n");
+    mounted.unmount();
+}
+
+#[test]
+fn who_stops_waiting_for_a_profile_is_not_counted_for() {
+    let mut mounted = with_files(&[("a", 1)]);
+    mounted.mount(&[]);
+    let profile = |seconds: &str| {
+        let mut command = rampool();
+        command.args(["profile", "--seconds", seconds]).arg(&mounted.mountpoint);
+        command
+    };
+    let quiet =
+        |mut command: Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut waiting = Vec::new();
+    wait_until("as many count as may", || {
+        let one_more = profile("0.1").output().unwrap();
+        let is_full = says(&one_more).contains("others are counting already");
+        if !is_full {
+            waiting.push(quiet(profile("3600")));
+        }
+        is_full
+    });
+    for waits in &mut waiting {
+        waits.kill().unwrap();
+        waits.wait().unwrap();
+    }
+    wait_until("nobody counts", || profile("0.1").output().unwrap().status.success());
     mounted.unmount();
 }

@@ -372,3 +372,31 @@ fn an_automount_point_is_mounted_over_by_the_group_that_it_waits_for() {
     rustix::mount::unmount(&mounted.mountpoint, rustix::mount::UnmountFlags::DETACH).unwrap();
     drop((reads, tells));
 }
+
+#[test]
+fn paths_need_not_be_text() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Where nobody else sees the mount: programs that read the table of mounts as text would stumble over it.
+    let script = r#"
+        name=$(printf '\344\377')
+        mkdir -p "$DIR/source/$name" "$DIR/mount/$name"
+        echo here >"$DIR/source/$name/$name"
+        $RAMPOOL mount -d --cache-size 16M --server none "$DIR/source/$name" "$DIR/mount/$name"
+        for words in status cached 'profile -s 0.1'; do
+            $RAMPOOL $words -w json "$DIR/mount/$name"
+        done
+        $RAMPOOL warm "$DIR/mount/$name"
+        cat "$DIR/mount/$name/$name"
+        $RAMPOOL umount "$DIR/mount/$name"
+    "#;
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation", "private", "sh", "-euc", script]);
+    shell.env("DIR", dir.path()).env("RAMPOOL", env!("CARGO_BIN_EXE_rampool"));
+    let said = assert_done(&shell.output().unwrap());
+    assert!(said.contains("warmed 1 file,") && said.ends_with("here\n"), "{said}");
+    let is_json = |line: &&str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+    assert_eq!(said.lines().filter(is_json).count(), 3, "{said}");
+}
