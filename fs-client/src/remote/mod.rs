@@ -40,6 +40,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Instant, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use rampool_protocol::certs::{Credentials, Identity};
 use rampool_protocol::frame::RUN_BLOCKS_USUAL;
 use serde::Serialize;
@@ -49,7 +50,6 @@ use crate::arena::Block;
 use crate::block::{BlockKey, FileKey, Span};
 use crate::epochs::{Epochs, Seen};
 use crate::pace::PacesReport;
-use crate::sync::Mutex;
 pub(crate) use asker::SourceRead;
 pub(crate) use fetch::{Held, OnTheWay, Outcome, Reader, Wanted, WayTo};
 use keepers::Keepers;

@@ -44,7 +44,7 @@ pub(crate) fn tier_next_door(epochs: Arc<Epochs>, queue_max: usize) -> (Tier, Ne
         offers: Some(offers),
         queue_max: AtomicUsize::new(queue_max),
         stop,
-        thread: None,
+        thread: parking_lot::Mutex::default(),
         credentials: None,
         key_file: None,
     };
