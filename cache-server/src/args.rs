@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use rampool_cli::config::{Definition, Line, Refusal, Setting};
+use rampool_cli::generate::Generate;
 use rampool_cli::log;
 use rampool_cli::seconds::seconds;
 use rampool_cli::size::ByteSize;
@@ -166,24 +167,6 @@ pub(crate) struct RevokeArgs {
     /// The directory with the authority's ca.pem and ca.key
     #[arg(long, value_name = "DIR", default_value = SERVER_KEYS)]
     pub(crate) keys: PathBuf,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Generate {
-    /// Manual pages, into DIR
-    Man {
-        /// A directory that is there
-        dir: PathBuf,
-    },
-    /// Completions for a shell, to stdout
-    Completions {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
-    /// A configuration in which every key is explained, to stdout
-    Config,
-    /// What each metric means, as a table in Markdown, to stdout
-    Metrics,
 }
 
 /// A running server.

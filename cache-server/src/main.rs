@@ -29,9 +29,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use rampool_cli::daemon::Daemon;
-use rampool_cli::generate;
 use rampool_cli::log::{Log, Target};
-use rampool_cli::metrics::{self, Watched};
+use rampool_cli::metrics::Watched;
 use rampool_cli::plain::plain;
 use rampool_cli::service as manager;
 use rampool_cli::show::show;
@@ -46,7 +45,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use accept::{Acceptor, Clients, Hall};
-use args::{Generate, Settings, Shape, Task};
+use args::{Settings, Shape, Task};
 use blocks::Store;
 use gossip::Gossip;
 use lend::{Follower, Lender};
@@ -59,6 +58,10 @@ use status::{Report, Reporter};
 const EXIT_USAGE: u8 = 1;
 /// The system, or the network, refuses something.
 const EXIT_SYSTEM: u8 = 2;
+
+/// The head of the example of a configuration.
+const ABOUT: &str = "A server of rampool: rampool-server --config THIS_FILE, or the service rampool-server for \
+    /etc/rampool/server.toml. What is not set is as each comment says.";
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
@@ -81,7 +84,10 @@ fn main() -> ExitCode {
             (done, if is_wrong { EXIT_USAGE } else { EXIT_SYSTEM })
         }
         Task::Revoke(args) => (membership::revoke(&args), EXIT_USAGE),
-        Task::Generate(what) => (generate(&what), EXIT_USAGE),
+        Task::Generate(what) => {
+            let done = what.run(args::definition(), ABOUT, exported::METRICS);
+            (done.map_err(anyhow::Error::msg), EXIT_USAGE)
+        }
         Task::Serve(settings) => {
             let log = match Log::start(&settings.log, settings.log_format, Target::Stderr) {
                 Ok(log) => log,
@@ -304,27 +310,6 @@ fn cannot_tell(socket: &Path, error: &io::Error) -> anyhow::Error {
         ),
         _ => anyhow!("cannot make the status socket {}: {error}", socket.display()),
     }
-}
-
-fn generate(what: &Generate) -> anyhow::Result<()> {
-    const ABOUT: &str = "A server of rampool: rampool-server --config THIS_FILE, or the service rampool-server for \
-        /etc/rampool/server.toml. What is not set is as each comment says.";
-    let definition = args::definition();
-    match what {
-        Generate::Man { dir } => generate::manuals(definition.command, dir)
-            .with_context(|| format!("cannot write into {}", dir.display()))?,
-        Generate::Completions { shell } => {
-            show(&generate::completions(definition.command, *shell))
-                .context("cannot write to stdout")?;
-        }
-        Generate::Metrics => {
-            show(&metrics::table(exported::METRICS)).context("cannot write to stdout")?;
-        }
-        Generate::Config => {
-            show(&definition.example(ABOUT)).context("cannot write to stdout")?;
-        }
-    }
-    Ok(())
 }
 
 fn complain(what: &str, code: u8) -> ExitCode {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use rampool_cli::config::{Definition, Line, Refusal, Setting};
+use rampool_cli::generate::Generate;
 use rampool_cli::log;
 use rampool_cli::seconds::seconds;
 use rampool_keys::command::{JoinArgs, RoleArg};
@@ -88,7 +89,7 @@ pub(crate) enum Command {
     Keys(KeysCommand),
     /// Write what is made from this command line: manuals, completions, an example of a configuration
     #[command(subcommand)]
-    Generate(GenerateCommand),
+    Generate(Generate),
 }
 
 /// Mount SOURCE at MOUNTPOINT.
@@ -217,24 +218,6 @@ pub(crate) enum KeysCommand {
         /// A pool's directory, or one machine's
         dir: PathBuf,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum GenerateCommand {
-    /// Manual pages, into DIR
-    Man {
-        /// A directory that is there
-        dir: PathBuf,
-    },
-    /// Completions for a shell, to stdout
-    Completions {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
-    /// A configuration for mounts in which every key is explained, to stdout
-    Config,
-    /// What each metric of a mount means, as a table in Markdown, to stdout
-    Metrics,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

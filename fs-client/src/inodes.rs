@@ -56,6 +56,23 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
+    /// One that was looked up for the first time.
+    fn new(id: NodeId, node: Arc<Node>, stat: &Stat) -> Self {
+        Self {
+            id,
+            generation: 0,
+            node,
+            lookups: AtomicU64::new(1),
+            opened: AtomicBool::new(false),
+            contents: Contents::new(stat),
+            short_writes: ShortWrites::default(),
+            file_type: stat.file_type(),
+            counts_links: stat.links > 0,
+            stays_cached: AtomicBool::new(false),
+            is_excluded: AtomicBool::new(false),
+        }
+    }
+
     /// A descriptor that names it.
     ///
     /// # Errors
@@ -155,19 +172,7 @@ impl Inodes {
             next_foreign: AtomicU64::new(FOREIGN_FIRST),
             most: AtomicUsize::new(0),
         };
-        let root = Arc::new(Inode {
-            id: NodeId::ROOT,
-            generation: 0,
-            node,
-            lookups: AtomicU64::new(1),
-            opened: AtomicBool::new(false),
-            contents: Contents::new(stat),
-            short_writes: ShortWrites::default(),
-            file_type: stat.file_type(),
-            counts_links: stat.links > 0,
-            stays_cached: AtomicBool::new(false),
-            is_excluded: AtomicBool::new(false),
-        });
+        let root = Arc::new(Inode::new(NodeId::ROOT, node, stat));
         inodes.by_id.insert(NodeId::ROOT, root.clone());
         inodes.by_identity.insert(stat.identity, root);
         inodes
@@ -243,18 +248,11 @@ impl Inodes {
             // forget. It counts by number: what it will forget of the old one is the new one's.
             Entry::Occupied(mut known) => {
                 let old = known.get();
+                let node = Arc::new(self.nodes.node(found, stat, place));
                 let inode = Arc::new(Inode {
-                    id: old.id,
                     generation: old.generation + 1,
-                    node: Arc::new(self.nodes.node(found, stat, place)),
                     lookups: AtomicU64::new(old.lookups.load(Ordering::Relaxed) + 1),
-                    opened: AtomicBool::new(false),
-                    contents: Contents::new(stat),
-                    short_writes: ShortWrites::default(),
-                    file_type: stat.file_type(),
-                    counts_links: stat.links > 0,
-                    stays_cached: AtomicBool::new(false),
-                    is_excluded: AtomicBool::new(false),
+                    ..Inode::new(old.id, node, stat)
                 });
                 self.by_id.insert(inode.id, inode.clone());
                 known.insert(inode.clone());
@@ -268,18 +266,11 @@ impl Inodes {
                     }
                     _ => (false, Contents::new(stat)),
                 };
+                let node = Arc::new(self.nodes.node(found, stat, place));
                 let inode = Arc::new(Inode {
-                    id: self.id_for(stat.identity),
-                    generation: 0,
-                    node: Arc::new(self.nodes.node(found, stat, place)),
-                    lookups: AtomicU64::new(1),
                     opened: AtomicBool::new(opened),
                     contents,
-                    short_writes: ShortWrites::default(),
-                    file_type: stat.file_type(),
-                    counts_links: stat.links > 0,
-                    stays_cached: AtomicBool::new(false),
-                    is_excluded: AtomicBool::new(false),
+                    ..Inode::new(self.id_for(stat.identity), node, stat)
                 });
                 self.by_id.insert(inode.id, inode.clone());
                 vacant.insert(inode.clone());

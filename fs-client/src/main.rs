@@ -60,19 +60,22 @@ use std::process::ExitCode;
 
 use rampool_cli::config::Line;
 use rampool_cli::log::{Format, Log, Target};
-use rampool_cli::metrics as told;
 use rampool_cli::plain::plain;
-use rampool_cli::{generate, show};
+use rampool_cli::show;
 use rampool_keys::pool;
 use rampool_keys::token::TokenError;
 use rampool_protocol::certs::Role;
 
-use args::{Cli, Command, GenerateCommand, KeysCommand};
+use args::{Cli, Command, KeysCommand};
 use background::Ready;
 use failure::Failure;
 use mounts::UnmountFlags;
 use plan::Plan;
 use reload::Reload;
+
+/// The head of the example of a configuration.
+const ABOUT: &str = "A mount of rampool: rampool mount --config THIS_FILE, or the service rampool@NAME for \
+    /etc/rampool/NAME.toml. What is not set is as each comment says.";
 
 fn main() -> ExitCode {
     let words = helper::arguments(std::env::args_os());
@@ -144,7 +147,9 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
                 false => Failure::system(format!("{error:#}")),
             })?;
         }
-        Command::Generate(what) => generate(what)?,
+        Command::Generate(what) => {
+            what.run(args::definition(), ABOUT, exported::METRICS).map_err(Failure::usage)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -165,22 +170,6 @@ fn mount(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, F
         }
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn generate(what: &GenerateCommand) -> Result<(), Failure> {
-    const ABOUT: &str = "A mount of rampool: rampool mount --config THIS_FILE, or the service rampool@NAME for \
-        /etc/rampool/NAME.toml. What is not set is as each comment says.";
-    let definition = args::definition();
-    match what {
-        GenerateCommand::Man { dir } => generate::manuals(definition.command, dir)
-            .map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))?,
-        GenerateCommand::Completions { shell } => {
-            tell(&generate::completions(definition.command, *shell))?;
-        }
-        GenerateCommand::Metrics => tell(&told::table(exported::METRICS))?,
-        GenerateCommand::Config => tell(&definition.example(ABOUT))?,
-    }
-    Ok(())
 }
 
 /// Writes to stdout.
