@@ -46,7 +46,7 @@ fn what_is_wrong_in_a_configuration_is_said_in_one_line() {
         ("\nkeep-free = \"much\"", "server.toml, line 2: invalid value 'much' for '--keep-free"),
         (
             "keys = \"/nowhere\"",
-            "cannot read /nowhere/ca.pem: No such file or directory (os error 2); join a pool",
+            "cannot read /nowhere/ca.pem: No such file or directory; 'rampool-server --init' makes a pool",
         ),
         ("lend = \"1G", "server.toml: line 1: "),
         ("keys = \"/nowhere\"\nlog = \"loud\"", "--log: 'loud' is no level"),
