@@ -43,12 +43,21 @@ mod trees;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use rampool_cli::config::Refusal;
 
 use crate::cli::{Cli, Command};
 use crate::stop::Stop;
 
+/// The command line is wrong.
+const EXIT_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let cli = match Cli::try_parse().map_err(|error| Refusal::Words(Box::new(error))) {
+        Ok(cli) => cli,
+        Err(refusal) if refusal.tell("rampool-bench") => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::from(EXIT_USAGE),
+    };
+    match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("rampool-bench: {error:#}");
