@@ -46,11 +46,11 @@ pub(crate) struct Usual {
     /// Since when the answers came that the mean is of.
     pub(crate) from: Instant,
     pub(crate) last: Window,
-    /// The window that has not ended yet, as far as it is.
+    /// All since it was begun anew.
     pub(crate) so_far: Option<SoFar>,
 }
 
-/// Answers of a window that has not ended.
+/// Answers since they come under another load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SoFar {
     pub(crate) from: Instant,
@@ -96,10 +96,12 @@ pub(crate) struct Pace {
     began: Option<Instant>,
     /// The windows of the last [`SPAN`].
     windows: VecDeque<Sum>,
+    /// All since it was begun anew.
+    anew: Option<Sum>,
     usual: Option<Usual>,
 }
 
-/// The answers of a window.
+/// The answers of a while.
 #[derive(Clone, Copy, Debug)]
 struct Sum {
     from: Instant,
@@ -190,6 +192,7 @@ impl Pace {
             sum: Duration::ZERO,
             began: None,
             windows: VecDeque::new(),
+            anew: None,
             usual: None,
         }
     }
@@ -197,10 +200,13 @@ impl Pace {
     /// An answer has come at `now`, after `took`.
     pub(crate) fn note(&mut self, took: Duration, now: Instant) {
         if self.began.is_some_and(|began| now.duration_since(began) > WINDOW_MAX) {
-            self.begin_anew();
+            self.begin_window();
         }
         self.took.push(took);
         self.sum += took;
+        let anew = self.anew.get_or_insert(Sum { from: now, answers: 0, took: Duration::ZERO });
+        anew.answers = anew.answers.saturating_add(1);
+        anew.took += took;
         let began = *self.began.get_or_insert(now);
         if self.took.len() >= ANSWERS_MAX {
             self.end(began, now);
@@ -212,9 +218,9 @@ impl Pace {
     /// What is usual at `now`; none before there were enough answers.
     pub(crate) fn usual(&mut self, now: Instant) -> Option<Usual> {
         self.end_if_over(now);
-        let so_far = self.began.map(|from| {
-            let took = self.sum;
-            SoFar { from, took, mean: took / self.took.len() as u32 }
+        let so_far = self.anew.map(|Sum { from, answers, took }| {
+            let mean = took / answers;
+            SoFar { from, took, mean }
         });
         self.usual.map(|usual| Usual { so_far, ..usual })
     }
@@ -240,11 +246,16 @@ impl Pace {
         let answers: u32 = self.windows.iter().map(|window| window.answers).sum();
         let mean = self.windows.iter().map(|window| window.took).sum::<Duration>() / answers;
         self.usual = Some(Usual { mean, from: self.windows[0].from, last, so_far: None });
-        self.begin_anew();
+        self.begin_window();
     }
 
-    /// Begins a new window: answers that come from here on come under another load.
+    /// Answers that come from here on come under another load.
     pub(crate) fn begin_anew(&mut self) {
+        self.anew = None;
+        self.begin_window();
+    }
+
+    fn begin_window(&mut self) {
         self.took.clear();
         self.sum = Duration::ZERO;
         self.began = None;

@@ -14,6 +14,9 @@ use crate::pace::Usual;
 const TRY_BELOW: f64 = 0.7;
 /// And that part, under all the load, to be kept: the server, and the source, which costs less CPU time.
 const KEEP_BELOW: [f64; 2] = [0.9, 1.1];
+/// For that reason the source is also tried where it promises no more than this, but after so many times the pause.
+const TRY_SOURCE_BELOW: f64 = 0.95;
+const LITTLE_WAITS: u32 = 8;
 /// An attempt that takes so much more time has failed, when its reads have waited for so long together.
 const GIVE_UP_ABOVE: f64 = 1.5;
 const GIVE_UP_AFTER: Duration = Duration::from_millis(100);
@@ -148,7 +151,6 @@ impl Route {
         let is_settled = used.from >= self.since;
         if let Some(Attempt { before, promised }) = self.attempt {
             let so_far = used.so_far.filter(|so_far| so_far.from >= self.since);
-            // Later on what is so far is little, and a limited disk makes few wait long.
             let gives_up = !is_settled
                 && so_far.is_some_and(|so_far| {
                     so_far.took >= GIVE_UP_AFTER && so_far.mean > before.mul_f64(GIVE_UP_ABOVE)
@@ -169,7 +171,12 @@ impl Route {
             let promised = other.mean.as_secs_f64() / used.mean.as_secs_f64().max(1e-9);
             let attempts = &self.attempts[usize::from(!self.goes_round)];
             let is_time = now >= attempts.next || promised < AGAIN_BELOW * attempts.promised;
-            if promised < TRY_BELOW && is_time {
+            let lasts = now.saturating_duration_since(self.since);
+            let is_enough = promised < TRY_BELOW
+                || !self.goes_round
+                    && promised < TRY_SOURCE_BELOW
+                    && lasts >= LITTLE_WAITS * attempts.pause;
+            if is_enough && is_time {
                 self.change(now);
                 self.attempt = Some(Attempt { before: used.mean, promised });
             }
@@ -319,6 +326,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_hardly_slower_than_the_source_is_left_out_too() {
+        let mut client = Client::new();
+        let (server, source) = (70 * US, 62 * US);
+        client.read(2 * TRIAL, |_| server, |_| source);
+        let total = client.read(MINUTE, |_| server, |_| source);
+        let probed = total.reads - total.round;
+        assert!(probed > 0 && f64::from(probed) < 0.02 * f64::from(total.reads), "{probed}");
+        client.read(2 * TRIAL, |_| source, |_| server);
+        assert!(client.route.goes_round(), "hardly faster is no reason to change");
+    }
+
+    #[test]
     fn lending_goes_on_for_a_while_when_a_server_is_gone_round() {
         let mut client = Client::new();
         let (slow, fast) = (5_000 * US, 100 * US);
@@ -418,14 +437,16 @@ mod tests {
 
     #[test]
     fn a_disk_with_a_limit_is_not_taken_for_what_it_gives_at_once() {
-        for (readers, server, probe) in [(1, 85, 150), (16, 400, 150), (16, 800, 300)] {
+        for (readers, server, probe) in
+            [(1, 85, 150), (1, 150, 150), (16, 400, 150), (16, 800, 300)]
+        {
             let mut client = Client::new();
             let mut source = limited();
             let server = |all, _| if all { server * US } else { probe * US };
             // Filling, the server was slow.
             client.read_by(readers, MINUTE, |_, _| 20_000 * US, &mut source);
             assert!(client.route.goes_round());
-            client.read_by(readers, Duration::from_secs(10), server, &mut source);
+            client.read_by(readers, Duration::from_secs(20), server, &mut source);
             let total = client.read_by(readers, MINUTE, server, &mut source);
             let part = f64::from(total.round) / f64::from(total.reads);
             assert!(part < 0.01, "{readers} readers: {part} of {}", total.reads);
