@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use rampool_cli::daemon::Daemon;
+use rampool_cli::generate::Unwritten;
 use rampool_cli::log::{Log, Target};
 use rampool_cli::metrics::Watched;
 use rampool_cli::plain::plain;
@@ -75,18 +76,19 @@ fn main() -> ExitCode {
         Err(error) => return complain(&format!("{error:#}"), EXIT_USAGE),
     };
     let (done, code) = match task {
-        Task::Status(socket, shape) => (show_status(&socket, shape), EXIT_USAGE),
-        Task::Drain(socket) => (drain(&socket), EXIT_USAGE),
-        Task::Token(args) => (membership::token(&args), EXIT_USAGE),
+        Task::Status(socket, shape) => coded(show_status(&socket, shape)),
+        Task::Drain(socket) => coded(drain(&socket)),
+        Task::Token(args) => coded(membership::token(&args)),
         Task::Join(args) => {
             let done = args.join(Role::Server);
             let is_wrong = done.as_ref().is_err_and(anyhow::Error::is::<TokenError>);
             (done, if is_wrong { EXIT_USAGE } else { EXIT_SYSTEM })
         }
-        Task::Revoke(args) => (membership::revoke(&args), EXIT_USAGE),
+        Task::Revoke(args) => coded(membership::revoke(&args)),
         Task::Generate(what) => {
             let done = what.run(args::definition(), ABOUT, exported::METRICS);
-            (done.map_err(anyhow::Error::msg), EXIT_USAGE)
+            let is_named = matches!(done, Err(Unwritten::Into(..)));
+            (done.map_err(Into::into), if is_named { EXIT_USAGE } else { EXIT_SYSTEM })
         }
         Task::Serve(settings) => {
             let log = match Log::start(&settings.log, settings.log_format, Target::Stderr) {
@@ -103,6 +105,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("{error:#}"), code),
     }
+}
+
+/// With the exit code that it means if it failed: the system's where that refused something, but for what is not there.
+fn coded(done: anyhow::Result<()>) -> (anyhow::Result<()>, u8) {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        kind.is_some_and(|kind| kind != io::ErrorKind::NotFound) || cause.is::<rustix::io::Errno>()
+    };
+    let is_systems = done.as_ref().is_err_and(|error| error.chain().any(refused));
+    (done, if is_systems { EXIT_SYSTEM } else { EXIT_USAGE })
 }
 
 /// Serves until a signal ends it.
@@ -241,7 +253,7 @@ fn show_status(socket: &Path, shape: Shape) -> anyhow::Result<()> {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             anyhow!("no server is running at {}", socket.display())
         }
-        _ => anyhow!("cannot ask the server at {}: {error}", socket.display()),
+        _ => anyhow!(error).context(format!("cannot ask the server at {}", socket.display())),
     })?;
     let report: Report = serde_json::from_str(&document)
         .with_context(|| format!("{} is another program's", socket.display()))?;
@@ -258,7 +270,7 @@ fn drain(socket: &Path) -> anyhow::Result<()> {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             anyhow!("no server is running at {}", socket.display())
         }
-        _ => anyhow!("cannot tell whose socket {} is: {error}", socket.display()),
+        _ => anyhow!(error).context(format!("cannot tell whose socket {} is", socket.display())),
     })?;
     daemon
         .signal(Signal::TERM)

@@ -29,27 +29,38 @@ pub enum Generate {
     Metrics,
 }
 
+/// Why it could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritten {
+    /// Into a directory that was named.
+    #[error("cannot write into {}: {_1}", _0.display())]
+    Into(PathBuf, io::Error),
+    /// To stdout.
+    #[error("cannot write to stdout: {_0}")]
+    ToStdout(io::Error),
+}
+
 impl Generate {
     /// Writes it for a program that is defined so, whose configuration begins with `about`.
     ///
     /// # Errors
-    /// In words: the directory cannot be written, or stdout.
+    /// The directory cannot be written, or stdout.
     pub fn run(
         &self,
         definition: Definition<'_>,
         about: &str,
         metrics: &[Metric],
-    ) -> Result<(), String> {
+    ) -> Result<(), Unwritten> {
         let text = match self {
             Self::Man { dir } => {
                 return manuals(definition.command, dir)
-                    .map_err(|error| format!("cannot write into {}: {error}", dir.display()));
+                    .map_err(|error| Unwritten::Into(dir.clone(), error));
             }
             Self::Completions { shell } => completions(definition.command, *shell),
             Self::Config => definition.example(about),
             Self::Metrics => metrics::table(metrics),
         };
-        show(&text).map_err(|error| format!("cannot write to stdout: {error}"))
+        show(&text).map_err(Unwritten::ToStdout)
     }
 }
 

@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A peer that does not write its line or take its document within this time is left.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -106,11 +105,9 @@ pub struct Asker<'a>(&'a UnixStream);
 impl Asker<'_> {
     /// Whether nobody waits any more.
     pub fn is_gone(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        match rustix::net::recv(self.0, &mut [0_u8][..], flags) {
-            Ok((read, _)) => read == 0,
-            Err(error) => ![Errno::AGAIN, Errno::INTR].contains(&error),
-        }
+        // Asked for or not: that both directions are closed, or that it is broken. Who only has nothing more to say waits.
+        let mut fds = [PollFd::new(self.0, PollFlags::empty())];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
     }
 }
 
@@ -211,6 +208,8 @@ mod tests {
         let mut peer = UnixStream::connect(&path).unwrap();
         peer.write_all(b"\n").unwrap();
         assert!(!told.recv().unwrap());
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "it still reads");
         drop(peer);
         assert!(told.recv().unwrap());
     }

@@ -150,7 +150,7 @@ pub(crate) struct MountArgs {
     /// Threads that take requests from the kernel [default: one a CPU, 2 to 8]
     #[arg(long, value_name = "N", value_parser = number, allow_negative_numbers = true)]
     pub(crate) threads: Option<i64>,
-    /// Nothing can be changed on the mount
+    /// Nothing can be changed on the mount, also where -o says rw
     #[arg(short, long, visible_alias = "ro")]
     pub(crate) read_only: bool,
     /// Let other users in, as root's mounts do by themselves: /etc/fuse.conf must have user_allow_other

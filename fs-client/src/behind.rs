@@ -6,6 +6,7 @@
 //! short writes wait here until their pages are clean, and are let go of then.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,9 @@ impl ShortWrites {
 }
 
 impl Behind {
-    /// Notes that a file is written at `now`.
+    /// Notes that a file is written at `now`. Not one that is excluded, which the page cache may keep.
     pub(crate) fn note(&self, inode: &Arc<Inode>, now: Instant) {
-        if !inode.short_writes.note(now) {
+        if inode.is_excluded.load(Relaxed) || !inode.short_writes.note(now) {
             return;
         }
         let mut files = self.files.lock();

@@ -69,12 +69,10 @@ pub(crate) fn answer(
             // The mount may end meanwhile.
             drop(filesystem);
             match profile(mount, Duration::from_secs_f64(seconds), asker) {
-                Some(files) => {
+                Ok(files) => {
                     json!({ "source": facts.source.to_string_lossy(), "files": files }).to_string()
                 }
-                None => {
-                    refuse("others are counting already; try again when they are done".to_owned())
-                }
+                Err(why) => refuse(why.to_owned()),
             }
         }
         _ => refuse("the daemon does not know that; is it of another version?".to_owned()),

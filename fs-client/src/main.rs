@@ -59,6 +59,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use rampool_cli::config::Line;
+use rampool_cli::generate::Unwritten;
 use rampool_cli::log::{Format, Log, Target};
 use rampool_cli::plain::plain;
 use rampool_cli::show;
@@ -148,7 +149,12 @@ fn act(words: Vec<OsString>, line: &Line<Cli>, log: Log) -> Result<ExitCode, Fai
             })?;
         }
         Command::Generate(what) => {
-            what.run(args::definition(), ABOUT, exported::METRICS).map_err(Failure::usage)?;
+            what.run(args::definition(), ABOUT, exported::METRICS).map_err(
+                |error| match error {
+                    Unwritten::Into(..) => Failure::usage(error),
+                    Unwritten::ToStdout(_) => Failure::system(error),
+                },
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -105,7 +105,7 @@ impl Filesystem {
     fn open_to_read(&self, inode: &Inode, file: &NodeFd, atime: Atime) -> Result<DirectFile> {
         match self.source.open_direct(file.as_fd(), atime, way(inode)) {
             // The new file's mode may deny what the one who creates it was given.
-            Err(Errno::ACCESS) => Ok(DirectFile::buffered(file.clone())),
+            Err(Errno::ACCESS) => Ok(DirectFile::buffered(file.clone(), way(inode))),
             opened => opened,
         }
     }

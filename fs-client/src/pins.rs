@@ -25,6 +25,8 @@ struct Pin {
     inode: Arc<Inode>,
     /// The state of which blocks stay. Only of this one are any pinned.
     key: FileKey,
+    /// Something was kept of it.
+    has_kept: bool,
 }
 
 impl Filesystem {
@@ -49,14 +51,14 @@ impl Filesystem {
             Deed::Warm => self.warm(&handle, offset, len),
             Deed::Look => self.whereabouts(&handle, offset, len),
             Deed::Pin => {
-                let is_new = self.pin(&handle.inode)?;
+                self.pin(&handle.inode)?;
                 let done = self.warm(&handle, offset, len);
                 let key = handle.inode.contents.key();
                 let span = Span::of(offset, done.map_or(0, |done| done.bytes as usize));
                 let pinned = self.keep(&handle.inode, span.keys(key));
-                if is_new && pinned == 0 && len > 0 {
+                if pinned == 0 && len > 0 {
                     // There is no place, or it cannot be read.
-                    self.unpin(&handle.inode);
+                    self.unpin_if(&handle.inode, |pin| !pin.has_kept);
                 }
                 let done = done?;
                 Ok(Done { bytes: done.bytes.min((pinned * BLOCK_SIZE) as u64), ..done })
@@ -130,17 +132,18 @@ impl Filesystem {
             }
             kept += usize::from(self.cache.pin(key));
         }
+        pin.has_kept |= kept > 0;
         kept
     }
 
-    /// Has a file's blocks stay. Says whether that is new.
+    /// Has a file's blocks stay.
     ///
     /// # Errors
     /// `NOSPC` where so many files are pinned already.
-    fn pin(&self, inode: &Arc<Inode>) -> Result<bool> {
+    fn pin(&self, inode: &Arc<Inode>) -> Result<()> {
         let mut pins = self.pins.0.lock();
         match pins.get(&inode.id) {
-            Some(pin) if Arc::ptr_eq(&pin.inode, inode) => return Ok(false),
+            Some(pin) if Arc::ptr_eq(&pin.inode, inode) => return Ok(()),
             // A file that had the number before. The hold is this one's now, as are all look-ups.
             Some(old) => {
                 old.inode.stays_cached.store(false, Ordering::Relaxed);
@@ -150,14 +153,19 @@ impl Filesystem {
             None => self.inodes.hold(inode),
         }
         inode.stays_cached.store(true, Ordering::Relaxed);
-        pins.insert(inode.id, Pin { inode: inode.clone(), key: inode.contents.key() });
-        Ok(true)
+        let key = inode.contents.key();
+        pins.insert(inode.id, Pin { inode: inode.clone(), key, has_kept: false });
+        Ok(())
     }
 
     fn unpin(&self, inode: &Inode) {
+        self.unpin_if(inode, |_| true);
+    }
+
+    fn unpin_if(&self, inode: &Inode, wanted: impl Fn(&Pin) -> bool) {
         let mut pins = self.pins.0.lock();
         let Some(pin) = pins.get(&inode.id) else { return };
-        if !std::ptr::eq(&raw const *pin.inode, inode) {
+        if !std::ptr::eq(&raw const *pin.inode, inode) || !wanted(pin) {
             return;
         }
         inode.stays_cached.store(false, Ordering::Relaxed);

@@ -174,7 +174,7 @@ pub(crate) fn reports(mountpoint: Option<&Path>) -> Result<Vec<Value>, Failure> 
     }
     let dir = directory(rustix::process::geteuid().as_raw());
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
-    entries
+    let reports: Vec<_> = entries
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("mount-"))
         .filter_map(|entry| match fetch(&entry.path()) {
@@ -187,17 +187,19 @@ pub(crate) fn reports(mountpoint: Option<&Path>) -> Result<Vec<Value>, Failure> 
                 None
             }
         })
-        // One that speaks otherwise does not hide the others.
-        .map(|document| {
-            parse(&document).inspect_err(|failure| rampool_cli::say!("rampool: {failure}"))
-        })
-        .filter_map(|report| report.ok().map(Ok))
-        .collect()
+        .map(|document| parse(&document))
+        .collect();
+    // One that speaks otherwise does not hide the others.
+    if reports.iter().any(Result::is_ok) {
+        let say = |failure: &Failure| rampool_cli::say!("rampool: {failure}");
+        return Ok(reports.into_iter().filter_map(|report| report.inspect_err(say).ok()).collect());
+    }
+    reports.into_iter().collect()
 }
 
 fn parse(document: &str) -> Result<Value, Failure> {
     serde_json::from_str(document)
-        .map_err(|_| Failure::system("the daemon's answer is damaged; is it of another version?"))
+        .map_err(|_| Failure::system("a mount's answer is damaged: it ends, is asked by too many at once, or is of another version"))
 }
 
 fn table(report: &Value) -> String {

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
@@ -60,8 +61,10 @@ fn let_go_of_pages(filesystem: &Filesystem, stopped: &Receiver<Infallible>) {
     while stopped.try_recv() == Err(TryRecvError::Empty)
         && let Some(inode) = filesystem.behind.next(Instant::now())
     {
-        // A file that is gone has no pages.
-        if let Ok(node) = inode.node() {
+        // It may have been excluded meanwhile. A file that is gone has no pages.
+        if !inode.is_excluded.load(Relaxed)
+            && let Ok(node) = inode.node()
+        {
             filesystem.source.drop_pages(node.as_fd());
         }
     }

@@ -59,7 +59,7 @@ impl Filesystem {
         let handle = self.handles.file(handle).ok_or(Errno::BADF)?;
         let file = handle.written.as_ref().ok_or(Errno::BADF)?;
         let change = handle.inode.contents.begin_change(handle.node.clone())?;
-        if data.len() < LONG_WRITE_MIN && !handle.is_excluded() {
+        if data.len() < LONG_WRITE_MIN {
             self.behind.note(&handle.inode, Instant::now());
         }
         let whose = match how.place {

@@ -121,7 +121,7 @@ fn act(args: &FilesArgs, deed: Deed, rate: Option<ByteSize>) -> Result<ExitCode,
                     match done {
                         Ok(()) => drop(account.files.fetch_add(1, Relaxed)),
                         // Who names a directory means what is cached of it.
-                        Err(Errno::NOTSUP) if !entry.is_named => {
+                        Err(Errno::NOTSUP) if entry.found_on.is_some() => {
                             account.excluded.fetch_add(1, Relaxed);
                         }
                         Err(error) => {
@@ -177,7 +177,7 @@ fn explain(error: Errno) -> String {
         Errno::NOTSUP => "is excluded from the cache".to_owned(),
         Errno::PERM => "only who has mounted it, and root, may do that".to_owned(),
         Errno::NOSPC => "no more files can be pinned than the cache has blocks".to_owned(),
-        Errno::STALE | Errno::LOOP => "was replaced meanwhile".to_owned(),
+        Errno::STALE => "was replaced meanwhile".to_owned(),
         error => plain(error),
     }
 }
@@ -247,7 +247,7 @@ impl Account {
         if left.bytes() > 0 {
             text += &match deed {
                 Deed::Pin => format!(
-                    "{left} are not pinned: three quarters of the cache can be; 'rampool limit' makes it larger\n"
+                    "{left} are not pinned: no more than three quarters of the cache can be ('rampool limit' makes it larger), or they changed meanwhile\n"
                 ),
                 _ => format!("{left} found no place in the cache, or changed meanwhile\n"),
             };

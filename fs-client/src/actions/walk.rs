@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{BufRead as _, BufReader, Read};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rampool_cli::plain::plain;
@@ -20,8 +22,8 @@ pub(super) struct Entry {
     pub(super) path: PathBuf,
     /// Its length when it was found.
     pub(super) size: u64,
-    /// It was named, and not found below a directory.
-    pub(super) is_named: bool,
+    /// The device that it was found on, below a directory; none if it was named itself.
+    pub(super) found_on: Option<u64>,
 }
 
 /// What was named.
@@ -32,15 +34,19 @@ pub(super) struct Paths {
 }
 
 impl Entry {
-    /// Opens it to read. Whoever may change the tree meanwhile leads nowhere else: a link below a directory is not followed,
-    /// and what is no regular file any more is not waited for.
+    /// Opens it to read. Whoever may change the tree meanwhile, or a directory above it, leads nowhere else: what is found
+    /// there now is looked at before it is opened, and must be a regular file on the same filesystem.
     pub(super) fn open(&self) -> Result<File, Errno> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let links = if self.is_named { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let file = File::from(openat(CWD, &self.path, flags | links, Mode::empty())?);
+        let links = if self.found_on.is_none() { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::PATH | OFlags::CLOEXEC | links;
+        let there = File::from(openat(CWD, &self.path, flags, Mode::empty())?);
         let found =
-            file.metadata().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        if found.is_file() { Ok(file) } else { Err(Errno::STALE) }
+            there.metadata().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        if !found.is_file() || self.found_on.is_some_and(|device| device != found.dev()) {
+            return Err(Errno::STALE);
+        }
+        let path = format!("/proc/self/fd/{}", there.as_raw_fd());
+        Ok(File::from(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
     }
 }
 
@@ -90,7 +96,7 @@ impl Paths {
                     Some(found.map(|found| Entry {
                         path: entry.into_path(),
                         size: found.len(),
-                        is_named: false,
+                        found_on: Some(found.dev()),
                     }))
                 }
                 Ok(_) => None,
@@ -105,7 +111,7 @@ impl Paths {
 fn named(path: PathBuf) -> Option<Result<Entry, String>> {
     let found: std::io::Result<Metadata> = std::fs::metadata(&path);
     match found {
-        Ok(found) if found.is_file() => Some(Ok(Entry { path, size: found.len(), is_named: true })),
+        Ok(found) if found.is_file() => Some(Ok(Entry { path, size: found.len(), found_on: None })),
         Ok(found) if found.is_dir() => None,
         Ok(_) => Some(Err(format!("{}: is no regular file", path.display()))),
         Err(error) => Some(Err(format!("{}: {}", path.display(), plain(&error)))),
@@ -138,10 +144,14 @@ mod tests {
         symlink("file", path("link")).unwrap();
         rustix::fs::mkfifoat(CWD, path("fifo"), Mode::RUSR).unwrap();
         let open =
-            |name: &str, is_named| Entry { path: path(name), size: 0, is_named }.open().map(drop);
-        assert_eq!([open("file", false), open("link", true)], [Ok(()), Ok(())]);
-        assert_eq!(open("link", false), Err(Errno::LOOP));
+            |name: &str, found_on| Entry { path: path(name), size: 0, found_on }.open().map(drop);
+        let here = Some(std::fs::metadata(dir.path()).unwrap().dev());
+        assert_eq!([open("file", here), open("link", None)], [Ok(()), Ok(())]);
+        assert_eq!(open("link", here), Err(Errno::STALE));
         // It does not wait for a writer.
-        assert_eq!(open("fifo", false), Err(Errno::STALE));
+        assert_eq!(open("fifo", here), Err(Errno::STALE));
+        // By a directory above it that leads elsewhere.
+        symlink("/proc/self", path("elsewhere")).unwrap();
+        assert_eq!(open("elsewhere/status", here), Err(Errno::STALE));
     }
 }

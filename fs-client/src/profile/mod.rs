@@ -21,6 +21,9 @@ use crate::rules;
 /// Files that one profile counts; reads of further ones are counted together.
 const FILES_MAX: usize = 100_000;
 
+/// And so many bytes of their paths.
+const PATH_BYTES_MAX: usize = 16 << 20;
+
 /// Each read costs more with each that counts it.
 const RUNNING_MAX: usize = 4;
 
@@ -34,7 +37,13 @@ pub(crate) struct Profiles {
 
 /// One count.
 #[derive(Debug, Default)]
-struct Profile(Mutex<HashMap<NodeId, FileReads>>);
+struct Profile(Mutex<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    files: HashMap<NodeId, FileReads>,
+    path_bytes: usize,
+}
 
 /// What was read of a file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -76,15 +85,18 @@ impl Profiles {
     #[cold]
     fn count(&self, handle: &FileHandle, layer: Layer, len: usize) {
         for profile in self.running.lock().iter() {
-            let mut files = profile.0.lock();
+            let mut counted = profile.0.lock();
+            let Counted { files, path_bytes } = &mut *counted;
+            let has_room = files.len() < FILES_MAX && *path_bytes < PATH_BYTES_MAX;
             let id = handle.inode.id;
             // No inode has the number 0.
-            let id =
-                if files.len() < FILES_MAX || files.contains_key(&id) { id } else { NodeId(0) };
+            let id = if has_room || files.contains_key(&id) { id } else { NodeId(0) };
             let reads = files.entry(id).or_insert_with(|| {
                 let place = (id != NodeId(0)).then(|| rules::place(handle.node.as_fd())).flatten();
                 let path = place.map(|place| place.to_string_lossy().into_owned());
-                FileReads { path: path.unwrap_or_default(), ..FileReads::default() }
+                let path = path.unwrap_or_default();
+                *path_bytes += path.len();
+                FileReads { path, ..FileReads::default() }
             });
             *match layer {
                 Layer::Local => &mut reads.local,
@@ -96,18 +108,20 @@ impl Profiles {
     }
 }
 
-/// Counts for so long, unless the mount ends or nobody waits for it any more; most reads past the cache first. None where
-/// others are counting.
+/// Counts for so long, unless the mount ends or nobody waits for it any more; most reads past the cache first.
+///
+/// # Errors
+/// In words: others are counting, or the mount has ended.
 pub(crate) fn profile(
     filesystem: &Weak<Filesystem>,
     time: Duration,
     asker: &Asker<'_>,
-) -> Option<Vec<FileReads>> {
+) -> Result<Vec<FileReads>, &'static str> {
     const STEP: Duration = Duration::from_millis(100);
     let profile = Arc::new(Profile::default());
     // Not held: the mount may end meanwhile.
-    if !filesystem.upgrade()?.profiles.begin(&profile) {
-        return None;
+    if !filesystem.upgrade().ok_or("the mount ends")?.profiles.begin(&profile) {
+        return Err("others are counting already; try again when they are done");
     }
     let end = Instant::now() + time;
     while filesystem.strong_count() > 0 && !asker.is_gone() {
@@ -120,9 +134,10 @@ pub(crate) fn profile(
     if let Some(filesystem) = filesystem.upgrade() {
         filesystem.profiles.end(&profile);
     }
-    let mut files: Vec<FileReads> = std::mem::take(&mut *profile.0.lock()).into_values().collect();
+    let mut files: Vec<FileReads> =
+        std::mem::take(&mut profile.0.lock().files).into_values().collect();
     FileReads::sort(&mut files);
-    Some(files)
+    Ok(files)
 }
 
 impl FileReads {

@@ -201,7 +201,7 @@ impl World {
         let copy = || NodeFd::from(self.file.try_clone().unwrap());
         let written = WrittenFile::new(copy(), Way::Past);
         let handle = FileHandle::written(self.inode.clone(), Some(Atime::AsSource), written);
-        handle.direct.set(DirectFile::buffered(copy())).expect("not open yet");
+        handle.direct.set(DirectFile::buffered(copy(), Way::Through)).expect("not open yet");
         self.fs.handles.add_file(handle)
     }
 

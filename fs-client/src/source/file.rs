@@ -145,8 +145,9 @@ impl Source {
 
 impl DirectFile {
     /// Wraps a descriptor that reads through the page cache.
-    pub(crate) fn buffered(file: NodeFd) -> Self {
-        Self::new(file, Atime::AsSource, Way::Through)
+    pub(crate) fn buffered(file: NodeFd, way: Way) -> Self {
+        let way = if way == Way::Past { Way::Through } else { way };
+        Self::new(file, Atime::AsSource, way)
     }
 
     fn new(file: NodeFd, atime: Atime, way: Way) -> Self {
