@@ -1,5 +1,5 @@
 # make demo     build, then watch it work on real files (DEMO_SOURCE=, DEMO_DISK_IOPS=)
-# make test     all tests, with what they need
+# make test     what you need while you work, with what that needs
 # make races    what threads race for, under many schedules
 # make conformance  the suites that others test filesystems with, for most of an hour; needs root
 # make micro    what each way of a read costs, beside its bound
@@ -12,7 +12,7 @@
 # make try-packages  install them into a clean Debian, make a pool of two such machines, remove them; needs root
 # make try-ansible   the Ansible role, on three clean Debians with systemd; needs root
 # make try-watch    metrics, alerts and dashboard, with a real Prometheus; needs root
-# make lab      two virtual machines (QEMU), one lends to the other, and its power is cut; needs root, a quarter of an hour
+# make lab      two virtual machines (QEMU), one lends to the other, and its power is cut; needs root, ten minutes and the packages
 # make ci       what must pass before a change lands
 
 CARGO ?= cargo

@@ -138,13 +138,13 @@ pub(crate) struct MountArgs {
     /// Seconds for which a name that was not there is taken to be missing [default: 0]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) negative_timeout: Option<f64>,
-    /// Cache only files that match, written as in .gitignore, from the source on; may be given several times [default: all]
+    /// Cache only files that match, written as in .gitignore, from the source on; may be given several times [default: all files]
     #[arg(long = "include", value_name = "PATTERN")]
     pub(crate) includes: Vec<String>,
     /// Do not cache files that match, which goes before --include: the kernel caches them as any other's
     #[arg(long = "exclude", value_name = "PATTERN")]
     pub(crate) excludes: Vec<String>,
-    /// How fresh what is cached must be: within the timeouts, or asked for at every read
+    /// How fresh what is cached must be: within the timeouts, or asked for at every read [default: timed]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) cache: Option<CacheMode>,
     /// Threads that take requests from the kernel [default: one a CPU, 2 to 8]

@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::authority::{Authority, is_due};
 use crate::whole::replace;
-use crate::{call, known_server, pem};
+use crate::{SERVER_FILE, call, known_server, pem};
 
 /// The directory is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +35,7 @@ const ASK_FIRST: Duration = Duration::from_secs(60);
 
 /// A certificate that is valid for less than this, of those that could not be renewed, is worth a warning: once a day.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// So is an authority that has not answered for so long: what is revoked meanwhile is not known here.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What a peer is told that does not belong to the pool any more.
@@ -95,13 +96,18 @@ impl Keys {
     fn keep(self, mut seen: Stamp, pause: impl Fn(Duration) -> bool, changed: impl Fn(Identity)) {
         let mut ask_at = Instant::now() + ASK_FIRST.mul_f64(rand::random());
         let mut warn_at = Instant::now();
+        let mut answered = Instant::now();
         let mut before = seen.clone();
         // The list that holds though it could not be written.
         let mut unwritten = 0;
         while pause(LOOK_EVERY) {
             if Instant::now() >= ask_at {
                 ask_at = Instant::now() + ASK_EVERY;
-                match self.renew(SystemTime::now()) {
+                let renewed = self.renew(SystemTime::now());
+                if renewed.is_ok() {
+                    answered = Instant::now();
+                }
+                match renewed {
                     Ok(None) => {}
                     Ok(Some(identity)) if identity.revoked().number() > unwritten => {
                         unwritten = identity.revoked().number();
@@ -114,7 +120,7 @@ impl Keys {
                     Ok(Some(_)) => {}
                     Err(why) => {
                         debug!("{why:#}");
-                        warn_at = self.warn(&why, warn_at);
+                        warn_at = self.warn(&why, warn_at, answered);
                     }
                 }
             }
@@ -189,19 +195,27 @@ impl Keys {
         replace(&self.dir.join(file), &pem(what, der))
     }
 
-    /// Says that a certificate will expire, if it will soon, and when to say so again.
-    fn warn(&self, why: &anyhow::Error, at: Instant) -> Instant {
+    /// Says that a certificate will expire, if it will soon, or that the authority has long been silent, and when to say so
+    /// again.
+    fn warn(&self, why: &anyhow::Error, at: Instant, answered: Instant) -> Instant {
         let now = Instant::now();
         let Ok(identity) = Identity::load(&self.dir, self.role) else { return at };
         let left = identity.facts().times.1.duration_since(SystemTime::now()).unwrap_or_default();
-        if now < at || left > WARN_BEFORE {
+        let dir = self.dir.display();
+        if now < at {
+            return at;
+        } else if left <= WARN_BEFORE {
+            let until = in_words(identity.facts().times.1);
+            warn!(
+                "the certificate in {dir} is valid until {until} only, and cannot be renewed: {why:#}"
+            );
+        } else if now.duration_since(answered) >= WARN_EVERY {
+            warn!(
+                "for a day nobody could say what was revoked; {dir}/{SERVER_FILE} names who is asked: {why:#}"
+            );
+        } else {
             return at;
         }
-        let until = in_words(identity.facts().times.1);
-        warn!(
-            "the certificate in {} is valid until {until} only, and cannot be renewed: {why:#}",
-            self.dir.display()
-        );
         now + WARN_EVERY
     }
 
